@@ -1,0 +1,189 @@
+"""What the control plane asks of the machinery below it.
+
+A driver is three verbs over one kind of thing, and optional capabilities:
+
+    apply(spec)   make it so, from whatever is there now; return what is there
+    observe(id)   what is there now, or None
+    delete(id)    have it gone; nothing there is success
+
+Whatever a driver makes carries the id it was given in its name, so every call may be
+repeated, by any process, after a crash at any point, without leaving a second one behind.
+A driver opens no database and retries nothing: the reconciler that called it does. It
+answers promptly: what takes minutes it starts, and a later call reports.
+
+It raises `Refused` when the spec can never work (no such image), and lets any other
+exception through: that is a failure worth retrying. What only some drivers can do is a
+`Supports…` protocol, asked for with isinstance.
+
+tests/drivers/contract.py is this text as tests; every driver passes it.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+from uuid import UUID
+
+
+class Refused(Exception):
+    """The backend will not do this, however often it is asked. The text is shown to the user."""
+
+
+class PortTaken(Refused):
+    """A port of the host is in use."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(f"port {port} of the host is taken; choose another, or 0 to have one picked")
+        self.port = port
+
+
+Power = Literal["RUNNING", "PAUSED", "STOPPED"]
+
+
+@dataclass(frozen=True)
+class PortBinding:
+    """A TCP port of the host that leads to one of the instance."""
+
+    host: int
+    container: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceSpec:
+    """One instance as it should be. `ports`, `env` and `cmd` never change in an instance's life."""
+
+    id: UUID
+    tenant_id: UUID
+    name: str
+    image: str
+    vcpus: float
+    memory_mb: int
+    power: Power = "RUNNING"
+    ports: tuple[PortBinding, ...] = ()
+    env: tuple[str, ...] = ()  # "KEY=VALUE"
+    cmd: tuple[str, ...] = ()  # empty: the image's own
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceSeen:
+    """What is there. `power` is None while the backend is still getting there (pulling the image)."""
+
+    power: Power | None
+    private_ip: str | None = None
+    backend_id: str | None = None  # the engine's own name for it
+    exit_code: int | None = None  # of a STOPPED instance whose command ended; None when it never ran
+    message: str | None = None  # what it is waiting for, to show the user
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """Resource use now. Counters run since the instance started; None: the backend cannot tell."""
+
+    cpu_percentage: float  # 100 is one whole processor
+    memory_usage_bytes: int
+    memory_limit_bytes: int
+    network_rx_bytes: int | None = None
+    network_tx_bytes: int | None = None
+    disk_read_bytes: int | None = None
+    disk_write_bytes: int | None = None
+    cpu_time_nanoseconds: int | None = None
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a host has in all, in use or not."""
+
+    vcpus: int
+    memory_mb: int
+
+
+class ComputeDriver(Protocol):
+    """Runs the instances of one host."""
+
+    async def apply(self, spec: InstanceSpec) -> InstanceSeen:
+        """Make the instance, or bring the one there to its size and power. A stopped command is started again.
+
+        Raises Refused when this host can never run it: no such image, a port that is taken, more
+        processors than there are. Then nothing new is left behind.
+        """
+        ...
+
+    async def observe(self, id: UUID) -> InstanceSeen | None:
+        """What is there now; None when there is nothing."""
+        ...
+
+    async def delete(self, id: UUID) -> None:
+        """Have it gone, running or not, with all that was made for it. Nothing there is success."""
+        ...
+
+    async def check(self, spec: InstanceSpec) -> None:
+        """Raise Refused for what apply would refuse, as far as can be known within five seconds.
+
+        Makes nothing, and never raises for what might work.
+        """
+        ...
+
+    async def list(self) -> dict[UUID, InstanceSeen]:
+        """Everything of this cloud that the backend has, by instance id; never what another cloud made."""
+        ...
+
+    async def capacity(self) -> Capacity:
+        """What the host has. Raises when the backend does not answer: it is also the health check."""
+        ...
+
+
+@runtime_checkable
+class SupportsStats(Protocol):
+    """Can tell an instance's resource use."""
+
+    async def stats(self, id: UUID) -> Stats:
+        """The use of a RUNNING or PAUSED instance. Raises LookupError when there is none."""
+        ...
+
+
+@runtime_checkable
+class SupportsLogs(Protocol):
+    """Keeps what an instance's command wrote."""
+
+    async def logs(self, id: UUID, tail: int) -> bytes:
+        """The last `tail` lines, oldest first, 1 MiB at most. Raises LookupError when there is no instance."""
+        ...
+
+
+class Terminal(Protocol):
+    """One open terminal inside an instance."""
+
+    def output(self) -> AsyncIterator[bytes]:
+        """What it prints, until it ends."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Type."""
+        ...
+
+    async def resize(self, columns: int, rows: int) -> None:
+        """Tell the terminal its size."""
+        ...
+
+    async def close(self) -> None:
+        """End it and the shell in it. May be repeated."""
+        ...
+
+
+@runtime_checkable
+class SupportsConsole(Protocol):
+    """Can open a terminal inside a running instance."""
+
+    async def console(self, id: UUID) -> Terminal:
+        """A shell of the instance's image. Raises LookupError when nothing runs, Refused when the image has no shell."""
+        ...
+
+
+class Mailer(Protocol):
+    """Delivers mail."""
+
+    async def send(self, id: UUID, to: str, subject: str, text: str) -> None:
+        """Hand one message over for delivery; raises when that failed, and may then be repeated.
+
+        `id` names the message: a repeat of it may arrive twice, or replace the first.
+        """
+        ...

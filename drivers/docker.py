@@ -1,0 +1,533 @@
+"""Instances as containers of a Docker Engine.
+
+The container of an instance is named after its id, so nothing here is remembered between
+calls but the pulls under way. Instances share one bridge network on which they cannot reach
+each other; ports lead in from `publish_address` only.
+"""
+
+import asyncio
+import errno
+import json
+import re
+import socket
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from aiodocker import Docker, DockerError
+from aiodocker.execs import Exec
+from aiodocker.stream import Stream
+from aiohttp import ClientTimeout
+
+from drivers.contracts import Capacity, InstanceSeen, InstanceSpec, Power, Refused, Stats, Terminal
+
+NETWORK = "thecloud"
+BRIDGE = "thecloud0"
+ICC = "com.docker.network.bridge.enable_icc"
+LIMIT = ClientTimeout(total=60)  # of every call to the engine that has no limit of its own
+LIMIT_OF_STOP = ClientTimeout(total=30)
+LIMIT_OF_PULL = 30 * 60.0
+LOG_BYTES = 2**20
+
+POWER: dict[str, Power] = {
+    "created": "STOPPED",
+    "exited": "STOPPED",
+    "running": "RUNNING",
+    "restarting": "RUNNING",
+    "paused": "PAUSED",
+}
+
+STEPS = {  # from what is there towards what is wanted
+    ("STOPPED", "RUNNING"): "start",
+    ("STOPPED", "PAUSED"): "start",
+    ("PAUSED", "RUNNING"): "unpause",
+    ("PAUSED", "STOPPED"): "unpause",
+    ("RUNNING", "PAUSED"): "pause",
+    ("RUNNING", "STOPPED"): "stop",
+}
+
+SHELL = 'echo $$; for shell in bash ash; do command -v "$shell" >/dev/null && exec "$shell"; done; exec sh'
+
+# A hangup first, so that the shell takes its jobs along; one that ignores it is killed.
+END_SHELL = "kill -HUP {0}; for i in 1 2 3 4 5 6 7 8 9 10; do kill -0 {0} || exit 0; sleep 0.1; done; kill -KILL {0}"
+
+
+class DockerCompute:
+    """Compute on one Docker Engine. It keeps apart from other clouds on the same engine by `cloud_id`."""
+
+    def __init__(self, cloud_id: str, url: str | None = None, publish_address: str = "127.0.0.1") -> None:
+        self._cloud_id = cloud_id
+        self._url = url or "unix:///var/run/docker.sock"
+        self._publish_address = publish_address
+        self._docker: Docker | None = None
+        self._pulls: dict[str, asyncio.Task[None]] = {}
+
+    async def close(self) -> None:
+        """Give up the pulls under way and the connections. What runs goes on running."""
+        for pull in self._pulls.values():
+            pull.cancel()
+        await asyncio.gather(*self._pulls.values(), return_exceptions=True)
+        if self._docker is not None:
+            await self._docker.close()
+
+    @property
+    def _engine(self) -> Docker:
+        """The client, made on the loop that runs when it is first needed."""
+        if self._docker is None:
+            self._docker = Docker(url=self._url, timeout=LIMIT)
+        return self._docker
+
+    async def apply(self, spec: InstanceSpec) -> InstanceSeen:
+        """See ComputeDriver. While the image is being pulled nothing is made and power is None."""
+        box = await self._inspect(spec.id)
+        if box is not None and box["State"]["Status"] in ("removing", "dead"):
+            await self.delete(spec.id)
+            box = None
+        if box is None:
+            await self._check_size(spec)
+            if not await self._create(spec):
+                await self._pulled(spec.image, wait=0)
+                return InstanceSeen(power=None, message=f"pulling {reference(spec.image)}")
+        elif any(box["HostConfig"][limit] != value for limit, value in size(spec).items()):
+            await self._check_size(spec)
+            await self._engine._query_json(f"containers/{name(spec.id)}/update", "POST", data=limits(spec))
+        return await self._bring_to_power(spec)
+
+    async def observe(self, id: UUID) -> InstanceSeen | None:
+        box = await self._inspect(id)
+        return None if box is None else seen(box)
+
+    async def delete(self, id: UUID) -> None:
+        """See ComputeDriver. It waits for a removal that somebody else has begun."""
+        async with asyncio.timeout(LIMIT_OF_STOP.total):
+            while True:
+                try:
+                    await self._engine.containers.container(name(id)).delete(force=True, v=True, timeout=LIMIT_OF_STOP)
+                except DockerError as error:
+                    if error.status == 404:
+                        return
+                    if error.status != 409:
+                        raise
+                    await asyncio.sleep(0.05)
+
+    async def check(self, spec: InstanceSpec) -> None:
+        await self._check_size(spec)
+        await self._check_ports(spec)
+        if not await self._has(spec.image):
+            await self._pulled(spec.image, wait=5)
+
+    async def list(self) -> dict[UUID, InstanceSeen]:
+        filters = json.dumps({"label": [f"thecloud.cloud={self._cloud_id}"]})
+        boxes = await self._engine._query_json("containers/json", params={"all": "1", "filters": filters})
+        return {UUID(box["Labels"]["thecloud.instance"]): seen(inspected(box)) for box in boxes}
+
+    async def capacity(self) -> Capacity:
+        info = await self._engine.system.info()
+        return Capacity(vcpus=info["NCPU"], memory_mb=info["MemTotal"] // 2**20)
+
+    async def stats(self, id: UUID) -> Stats:
+        box = await self._inspect(id)
+        if box is None or box["State"]["Status"] not in ("running", "paused"):
+            raise LookupError(f"instance {id} does not run")
+        before = await self._sample(id)
+        await asyncio.sleep(0.2)
+        return use(before, await self._sample(id))
+
+    async def logs(self, id: UUID, tail: int) -> bytes:
+        path, params = f"containers/{name(id)}/logs", {"stdout": "1", "stderr": "1", "tail": str(tail)}
+        kept, received = bytearray(), bytearray()
+        try:
+            async with self._engine._query(path, params=params) as response:
+                async for data in response.content.iter_any():
+                    received += data
+                    kept += unframed(received)
+                    del kept[:-LOG_BYTES]
+        except DockerError as error:
+            raise absent(id, error) from error
+        return bytes(kept)
+
+    async def console(self, id: UUID) -> Terminal:
+        container = self._engine.containers.container(name(id))
+        try:
+            shell = await container.exec(
+                ["/bin/sh", "-c", SHELL], stdin=True, tty=True, environment={"TERM": "xterm-256color"}
+            )
+        except DockerError as error:
+            raise absent(id, error) from error
+        terminal = DockerTerminal(self._engine, name(id), shell)
+        try:
+            await terminal.open()
+        except BaseException:
+            await terminal.close()
+            raise
+        return terminal
+
+    async def _inspect(self, id: UUID) -> dict[str, Any] | None:
+        try:
+            return await self._engine.containers.container(name(id)).show()
+        except DockerError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def _sample(self, id: UUID) -> dict[str, Any]:
+        params = {"stream": "0", "one-shot": "1"}
+        sample: dict[str, Any] = await self._engine._query_json(f"containers/{name(id)}/stats", params=params)
+        if not sample["memory_stats"]:
+            raise LookupError(f"instance {id} does not run")
+        return sample
+
+    # Making
+
+    async def _create(self, spec: InstanceSpec) -> bool:
+        """Have the container there, started or not. False when the image is not."""
+        await self._ensure_network()
+        async with asyncio.timeout(LIMIT.total):
+            while True:
+                try:
+                    await self._engine.containers.create(self._container(spec), name=name(spec.id))
+                except DockerError as error:
+                    if "no such image" in error.message.lower():
+                        return False
+                    if error.status == 400:
+                        raise Refused(error.message) from error
+                    if error.status != 409:
+                        raise
+                    # Somebody makes it at this moment: the name is taken before the container is there.
+                    if await self._inspect(spec.id) is None:
+                        await asyncio.sleep(0.05)
+                        continue
+                return True
+
+    def _container(self, spec: InstanceSpec) -> dict[str, Any]:
+        bindings: dict[str, list[dict[str, str]]] = {}
+        for port in spec.ports:
+            binding = {"HostIp": self._publish_address, "HostPort": str(port.host)}
+            bindings.setdefault(f"{port.container}/tcp", []).append(binding)
+        return {
+            "Image": reference(spec.image),
+            "Hostname": hostname(spec.name),
+            "Cmd": list(spec.cmd) or None,
+            "Env": list(spec.env),
+            "OpenStdin": True,  # an image whose command is a shell keeps running
+            "Labels": {
+                "thecloud.cloud": self._cloud_id,
+                "thecloud.instance": str(spec.id),
+                "thecloud.name": spec.name,
+                "thecloud.tenant": str(spec.tenant_id),
+            },
+            "ExposedPorts": {port: {} for port in bindings},
+            "HostConfig": limits(spec)
+            | {
+                "PidsLimit": 4096,
+                "SecurityOpt": ["no-new-privileges"],
+                "RestartPolicy": {"Name": "no"},
+                "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}},
+                "PortBindings": bindings,
+                "NetworkMode": NETWORK,
+            },
+        }
+
+    async def _ensure_network(self) -> None:
+        """Have the bridge there that all instances share and none reaches another on.
+
+        The engine lets any number of networks take one name, but only one take a bridge: that decides who makes it.
+        """
+        network = {
+            "Name": NETWORK,
+            "Driver": "bridge",
+            "Labels": {"thecloud.network": "shared"},
+            "Options": {"com.docker.network.bridge.name": BRIDGE, ICC: "false"},
+        }
+        async with asyncio.timeout(10):
+            while (there := await self._network()) is None:
+                try:
+                    await self._engine.networks.create(network)
+                except DockerError as error:
+                    if error.status not in (403, 409):
+                        raise
+                    await asyncio.sleep(0.05)
+        if there["Options"].get(ICC) != "false":
+            raise RuntimeError(f"on the network {NETWORK} instances reach each other; remove it, and it is made anew")
+
+    async def _network(self) -> dict[str, Any] | None:
+        try:
+            there: dict[str, Any] = await self._engine._query_json(f"networks/{NETWORK}")
+        except DockerError as error:
+            if error.status == 404:
+                return None
+            raise
+        return there
+
+    async def _bring_to_power(self, spec: InstanceSpec) -> InstanceSeen:
+        """Step the container to the asked power. One that ends as soon as it is started is left STOPPED."""
+        started = False
+        for _ in range(8):
+            box = await self._inspect(spec.id)
+            if box is None:
+                break
+            now = seen(box)
+            step = STEPS.get((now.power or "", spec.power))
+            if step is None or (step == "start" and started):
+                return now
+            try:
+                await self._step(spec, box, step)
+            except DockerError as error:
+                if error.status != 409:  # it changed in between: look again
+                    raise
+            started = started or step == "start"
+        raise RuntimeError(f"container {name(spec.id)} does not become {spec.power}")
+
+    async def _step(self, spec: InstanceSpec, box: dict[str, Any], step: str) -> None:
+        container = self._engine.containers.container(name(spec.id))
+        match step:
+            case "stop":
+                await container.stop(t=10, timeout=LIMIT_OF_STOP)
+            case "pause":
+                await container.pause()
+            case "unpause":
+                await container.unpause()
+            case "start":
+                await self._ensure_network()
+                try:
+                    await container.start()
+                except DockerError as error:
+                    if reason := refusal(spec, error):
+                        if never_started(box):
+                            await self.delete(spec.id)
+                        raise Refused(reason) from error
+                    raise
+
+    # Knowing beforehand
+
+    async def _check_size(self, spec: InstanceSpec) -> None:
+        host = await self.capacity()
+        if spec.vcpus > host.vcpus:
+            raise Refused(f"{spec.vcpus:g} processors are asked for, and this host has {host.vcpus}")
+        if spec.memory_mb > host.memory_mb:
+            raise Refused(f"{spec.memory_mb} MiB of memory are asked for, and this host has {host.memory_mb}")
+
+    async def _check_ports(self, spec: InstanceSpec) -> None:
+        box = await self._inspect(spec.id) if spec.ports else None
+        published = (box or {}).get("NetworkSettings", {}).get("Ports") or {}
+        own = {int(binding["HostPort"]) for bindings in published.values() for binding in bindings or ()}
+        for port in spec.ports:
+            if port.host not in own and taken(self._publish_address, port.host):
+                raise Refused(port_is_taken(port.host))
+
+    # Images
+
+    async def _has(self, image: str) -> bool:
+        try:
+            await self._engine.images.inspect(reference(image))
+        except DockerError as error:
+            if error.status in (400, 404):
+                return False
+            raise
+        return True
+
+    async def _pulled(self, image: str, wait: float) -> None:
+        """Have the image being pulled, once for everyone who asks, and wait this long for it.
+
+        Raises Refused when the pull failed. That is told once: asked again, it is tried again.
+        """
+        image = reference(image)
+        if image not in self._pulls:
+            self._pulls[image] = asyncio.create_task(self._pull(image), name=f"pull {image}")
+        pull = self._pulls[image]
+        await asyncio.wait([pull], timeout=wait)
+        if not pull.done():
+            return
+        if self._pulls.get(image) is pull:
+            del self._pulls[image]
+        await pull
+
+    async def _pull(self, image: str) -> None:
+        try:
+            async with asyncio.timeout(LIMIT_OF_PULL):
+                await self._engine.images.pull(image)
+        except TimeoutError:
+            reason = f"it took more than {LIMIT_OF_PULL / 60:g} minutes"
+        except DockerError as error:
+            if error.status == 900:  # aiodocker's number for an engine that is away
+                raise
+            reason = error.message
+        else:
+            return
+        raise Refused(
+            f"image {image} is not on this host and cannot be pulled: {reason}; "
+            "build it with `thecloud images build`, or name one that is there"
+        )
+
+
+class DockerTerminal:
+    """A shell run beside the instance's command. The engine lets it live on when its stream ends: close ends it."""
+
+    def __init__(self, docker: Docker, container: str, shell: Exec) -> None:
+        self._docker = docker
+        self._container = container
+        self._shell = shell
+        self._stream: Stream = shell.start(detach=False)
+        self._pid: int | None = None  # as the container counts
+        self._first = b""
+        self._closed = False
+
+    async def open(self) -> None:
+        """Start the shell. Raises Refused when the image has none."""
+        async with asyncio.timeout(LIMIT_OF_STOP.total):
+            while b"\n" not in self._first and (piece := await self._stream.read_out()):
+                self._first += piece.data
+        pid, _, self._first = self._first.partition(b"\n")
+        if not pid.strip().isdigit():
+            raise Refused(f"no shell can be run in this image: {pid.decode(errors='replace').strip()}")
+        self._pid = int(pid)
+
+    async def output(self) -> AsyncIterator[bytes]:
+        if self._first:
+            yield self._first
+            self._first = b""
+        while not self._closed and (piece := await self._stream.read_out()):
+            yield piece.data
+
+    async def write(self, data: bytes) -> None:
+        await self._stream.write_in(data)
+
+    async def resize(self, columns: int, rows: int) -> None:
+        await self._shell.resize(w=columns, h=rows)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._pid is not None and (await self._shell.inspect())["Running"]:
+                end = ["/bin/sh", "-c", END_SHELL.format(self._pid)]
+                killer = await self._docker.containers.container(self._container).exec(end, user="0")
+                await killer.start(detach=True)
+        except DockerError as error:
+            if error.status not in (404, 409):  # it has ended, and the shell with it, or is paused
+                raise
+        finally:
+            await self._stream.close()
+
+
+def name(id: UUID) -> str:
+    """The container's name."""
+    return f"thecloud-{id}"
+
+
+def reference(image: str) -> str:
+    """The image's name with its tag, as the engine lists it."""
+    last = image.rpartition("/")[2]
+    return image if ":" in last or "@" in last else f"{image}:latest"
+
+
+def hostname(label: str) -> str:
+    """A legal host name made of an instance's name; empty where none can be: then the engine picks one."""
+    return re.sub("[^a-z0-9]+", "-", label.lower())[:63].strip("-") if label.isascii() else ""
+
+
+def size(spec: InstanceSpec) -> dict[str, int]:
+    return {"NanoCpus": round(spec.vcpus * 1e9), "Memory": spec.memory_mb * 2**20}
+
+
+def limits(spec: InstanceSpec) -> dict[str, Any]:
+    """The size, without any swap. In one update with the memory, or growing would exceed the old sum of both."""
+    return size(spec) | {"MemorySwap": spec.memory_mb * 2**20}
+
+
+def seen(box: dict[str, Any]) -> InstanceSeen:
+    """An inspected container as the contract tells it."""
+    state = box["State"]
+    power = POWER.get(state["Status"])
+    networks = box["NetworkSettings"]["Networks"].values()
+    return InstanceSeen(
+        power=power,
+        private_ip=next((network["IPAddress"] for network in networks if network["IPAddress"]), None),
+        backend_id=box["Id"][:12],
+        exit_code=state["ExitCode"] if state["Status"] == "exited" else None,
+        message=None if power else "being removed",
+    )
+
+
+def inspected(listed: dict[str, Any]) -> dict[str, Any]:
+    """A row of the engine's list as if it were inspected. Its exit code is only in the text for people."""
+    code = re.match(r"Exited \((\d+)\)", listed["Status"])
+    return listed | {"State": {"Status": listed["State"], "ExitCode": int(code[1]) if code else None}}
+
+
+def never_started(box: dict[str, Any]) -> bool:
+    return bool(box["State"]["Status"] == "created")
+
+
+def refusal(spec: InstanceSpec, error: DockerError) -> str | None:
+    """Why this container can never start; None when it may, later."""
+    if "port is already allocated" in error.message or "address already in use" in error.message:
+        port = re.search(r":(\d+)\b[^:]*(?:failed: port is already|: bind: address already)", error.message)
+        return port_is_taken(int(port[1])) if port else f"a port is taken: {error.message}"
+    if error.status == 400:  # what the engine answers when the command itself cannot be run
+        reason = error.message.partition("exec: ")[2] or error.message
+        return f"the command of image {reference(spec.image)} cannot be run: {reason.removesuffix(': unknown')}"
+    return None
+
+
+def port_is_taken(port: int) -> str:
+    return f"port {port} of the host is taken; choose another, or 0 to have one picked"
+
+
+def taken(address: str, port: int) -> bool:
+    """Whether somebody listens there. What this process may not find out counts as free."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+def absent(id: UUID, error: DockerError) -> Exception:
+    """What to raise where the engine answers that there is no such container, or that it does not run."""
+    return LookupError(f"instance {id} does not run") if error.status in (404, 409) else error
+
+
+def unframed(received: bytearray) -> bytes:
+    """Take the whole pieces off the front. Each is of one stream: its number, three zeros, length, text."""
+    text, start = bytearray(), 0
+    while (begin := start + 8) <= len(received):
+        end = begin + int.from_bytes(received[start + 4 : begin], "big")
+        if end > len(received):
+            break
+        text += received[begin:end]
+        start = end
+    del received[:start]
+    return bytes(text)
+
+
+def use(before: dict[str, Any], now: dict[str, Any]) -> Stats:
+    """What two samples of the engine tell."""
+    seconds = (datetime.fromisoformat(now["read"]) - datetime.fromisoformat(before["read"])).total_seconds()
+    cpu_time: int = now["cpu_stats"]["cpu_usage"]["total_usage"]
+    spent = cpu_time - before["cpu_stats"]["cpu_usage"]["total_usage"]
+    memory = now["memory_stats"]
+    cache = memory["stats"].get("total_inactive_file", memory["stats"].get("inactive_file", 0))  # cgroup v1, v2
+    cards = now.get("networks", {}).values()
+    blocks = now["blkio_stats"]["io_service_bytes_recursive"]
+    return Stats(
+        cpu_percentage=100 * spent / 1e9 / seconds if seconds > 0 else 0.0,
+        memory_usage_bytes=max(0, memory["usage"] - cache),
+        memory_limit_bytes=memory["limit"],
+        network_rx_bytes=sum(card["rx_bytes"] for card in cards) if cards else None,
+        network_tx_bytes=sum(card["tx_bytes"] for card in cards) if cards else None,
+        disk_read_bytes=transferred(blocks, "read"),
+        disk_write_bytes=transferred(blocks, "write"),
+        cpu_time_nanoseconds=cpu_time,
+    )
+
+
+def transferred(blocks: list[dict[str, Any]] | None, operation: str) -> int | None:
+    if blocks is None:
+        return None
+    total: int = sum(entry["value"] for entry in blocks if entry["op"].lower() == operation)
+    return total

@@ -1,0 +1,413 @@
+"""The documented REST API: an ASGI application that turns HTTP requests into calls, and answers into JSON.
+
+Bodies at the root are the documented ones; under /api/v1 the same handlers answer
+{"data": …, "meta": …}. The shim holds no state and opens no database. Of the server it knows the
+spelling of enums and the table of errors, and it is given the one thing that performs calls: in
+the usual process the pipeline itself, for a shim deployed on its own a gRPC channel.
+"""
+
+import asyncio
+import hmac
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, unquote
+from uuid import uuid4
+
+import orjson
+import structlog
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from starlette.middleware.cors import CORSMiddleware
+from thecloud.v1 import options_pb2
+
+from rest_shim import codec, openapi
+from rest_shim.routes import TOO_MANY_SEGMENTS, Binding, Router, bindings
+from server.errors import ApiError, invalid
+
+log = structlog.get_logger()
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+ENVELOPED = "/api/v1"
+FORWARDED = {
+    name.encode(): name
+    for name in (
+        "x-api-key", "authorization", "x-tenant-id", "x-request-id", "idempotency-key", "user-agent",
+        "traceparent", "grpc-timeout", "accept",
+    )
+}  # fmt: skip
+JSON = (b"content-type", b"application/json")
+SECURE: Headers = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+]
+API_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+PAGE_POLICY = (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'")
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+PAGES = {
+    "/docs": ("docs.html", b"text/html; charset=utf-8"),
+    "/docs.js": ("docs.js", b"text/javascript; charset=utf-8"),
+    "/docs.css": ("docs.css", b"text/css; charset=utf-8"),
+}
+UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+
+
+class Backend(Protocol):
+    """Performs calls. Both ways raise ApiError and nothing else; `headers` gets those of the reply."""
+
+    def method(self, full_name: str) -> Any:
+        """The handle of "/thecloud.v1.InstanceService/GetInstance" to call it by."""
+        ...
+
+    async def unary(
+        self, method: Any, request: Message, metadata: Mapping[str, str], address: str,
+        headers: dict[str, str], timeout: float | None = None,
+    ) -> Message: ...  # fmt: skip
+
+    def stream(
+        self, method: Any, requests: AsyncIterator[Message], metadata: Mapping[str, str], address: str,
+        headers: dict[str, str],
+    ) -> AsyncIterator[Message]: ...  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a deployment decides about its HTTP side."""
+
+    body_bytes: int = 2**20
+    deadline_seconds: float = 30.0
+    cors_origins: tuple[str, ...] = ()
+    tls: bool = False
+    metrics: Callable[[], bytes] | None = None  # what /metrics answers
+    metrics_token: str = ""  # lets scrapers beyond loopback read it
+
+
+def create(backend: Backend, services: Iterable[ServiceDescriptor], settings: Settings) -> Any:
+    """The ASGI application."""
+    shim = Shim(backend, services, settings)
+    if not settings.cors_origins:
+        return shim
+    return CORSMiddleware(
+        shim, allow_origins=settings.cors_origins, allow_methods=["*"], max_age=600,
+        allow_headers=["authorization", "content-type", "idempotency-key", "x-api-key", "x-request-id", "x-tenant-id"],
+        expose_headers=["link", "retry-after", "x-next-page-token", "x-request-id"],
+    )  # fmt: skip
+
+
+class Endpoint:
+    """One binding, with all that can be prepared for it."""
+
+    def __init__(self, binding: Binding, backend: Backend) -> None:
+        method = binding.method
+        self.binding = binding
+        self.handle = backend.method(f"/{method.containing_service.full_name}/{method.name}")
+        self.request: type[Message] = GetMessageClass(method.input_type)
+        self.decode = codec.decoder(method.input_type)
+        self.body, self.names = binding.body, binding.names
+        self.path_fields = [method.input_type.fields_by_name[name] for name in self.names]
+        self.query_fields = {field.name: field for field in binding.query_fields()}
+        self.masked = "update_mask" in method.input_type.fields_by_name
+        self.streams = method.client_streaming and method.server_streaming
+        self.raw = method.output_type.full_name == HttpBody.DESCRIPTOR.full_name
+        self.paged = "next_page_token" in method.output_type.fields_by_name
+        rest: options_pb2.Rest = method.GetOptions().Extensions[options_pb2.rest]
+        self.rest = rest
+        self.message = {"message": rest.message} if rest.message else None
+        self.empty = method.output_type.full_name == "google.protobuf.Empty" and not rest.message
+        self.status = rest.status or (204 if self.empty else 200)
+        self.encode = codec.encoder(method.output_type)
+
+    def answer(self, response: Message) -> Any:
+        """The documented JSON of the response, as plain data."""
+        if self.message:
+            return self.message
+        data = self.encode(response)
+        if self.rest.add_message:
+            data["message"] = self.rest.add_message
+        return data[self.binding.response_body] if self.binding.response_body else data
+
+
+class Shim:
+    """Finds the endpoint of a request, and answers."""
+
+    def __init__(self, backend: Backend, services: Iterable[ServiceDescriptor], settings: Settings) -> None:
+        self.backend, self.settings = backend, settings
+        self.services = list(services)
+        self.router = Router()
+        for binding in bindings(self.services):
+            self.router.add(binding.verb, binding.template, Endpoint(binding, backend))
+        self.secure = [*SECURE, *([(b"strict-transport-security", b"max-age=31536000")] if settings.tls else [])]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        metadata = forwarded(scope)
+        headers: dict[str, str] = {}
+        try:
+            path, verb = scope["path"], scope["method"]
+            if page := self._page(path, scope):
+                return await self._send(send, 200, metadata, headers, page[1], [(b"content-type", page[0]), PAGE_POLICY])
+            endpoint, values, enveloped = self._find("GET" if verb == "HEAD" else verb, scope, headers)
+            if endpoint.streams:
+                raise ApiError("INVALID_ARGUMENT", "this is a WebSocket: connect with Upgrade: websocket")
+            began = asyncio.get_running_loop().time()
+            request = await self._read(endpoint, values, scope, receive)
+            most = timeout_of(metadata, self.settings.deadline_seconds) - (asyncio.get_running_loop().time() - began)
+            address = scope["client"][0] if scope["client"] else ""
+            response = await self.backend.unary(endpoint.handle, request, metadata, address, headers, most)
+            await self._reply(endpoint, response, enveloped, scope, send, metadata, headers)
+        except ApiError as error:
+            await self._fail(error, send, metadata, headers)
+        except Exception:
+            log.exception("shim_failed", request_id=metadata["x-request-id"])
+            error = ApiError("INTERNAL", f"internal error; the server's log has the cause under request id "
+                                         f"{metadata['x-request-id']}")  # fmt: skip
+            await self._fail(error, send, metadata, headers)
+
+    def _find(self, verb: str, scope: Scope, headers: dict[str, str]) -> tuple[Endpoint, list[str], bool]:
+        """The endpoint, the values of its path, and whether the answer is enveloped."""
+        try:
+            path = (scope.get("raw_path") or scope["path"].encode()).decode("ascii")
+            enveloped = path.startswith(ENVELOPED + "/")
+            segments = path.removeprefix(ENVELOPED)[1:].split("/") if enveloped else path[1:].split("/")
+            if "%" in path:
+                segments = [unquote(segment, errors="strict") for segment in segments]
+        except UnicodeDecodeError:
+            raise invalid("", "the path is not UTF-8") from None
+        allowed: set[str] = set()
+        found = self.router.find(verb, segments, allowed) if len(segments) <= TOO_MANY_SEGMENTS else None
+        if found is not None:
+            return found[0], found[1], enveloped
+        if allowed:
+            headers["allow"] = ", ".join(sorted(allowed))
+            raise ApiError("METHOD_NOT_ALLOWED", f"{path} does not take {verb}; it takes {headers['allow']}")
+        raise ApiError("NOT_FOUND", f"there is nothing at {verb} {path[:200]}; /docs lists what there is")
+
+    async def _read(self, endpoint: Endpoint, values: list[str], scope: Scope, receive: Receive) -> Message:
+        """The request: the body, then the query, then the path. The place that names the resource has the last word."""
+        try:
+            if endpoint.body:
+                message = self._parse(endpoint, await self._body(scope, receive))
+            else:
+                message = endpoint.request()
+            if endpoint.query_fields and scope["query_string"]:
+                for name, text in parse_qsl(scope["query_string"].decode("latin-1"), True, max_num_fields=200):
+                    if field := endpoint.query_fields.get(name):
+                        value = codec.scalar(field, text)
+                        if field.is_repeated:
+                            getattr(message, name).append(value)
+                        else:
+                            setattr(message, name, value)
+            for field, text in zip(endpoint.path_fields, values, strict=True):
+                setattr(message, field.name, codec.scalar(field, text))
+        except codec.Malformed as malformed:
+            raise invalid(malformed.path, malformed.message) from None
+        except ValueError:
+            raise invalid("", "the query has too many fields, or text that is not UTF-8") from None
+        return message
+
+    def _parse(self, endpoint: Endpoint, raw: bytes) -> Message:
+        try:
+            data = orjson.loads(raw) if raw.strip() else {}
+        except orjson.JSONDecodeError as error:
+            raise invalid("", f"the body is not JSON: {error}") from None
+        if endpoint.body != "*":
+            data = {endpoint.body: data}
+        message = endpoint.decode(data)
+        if endpoint.masked and not message.HasField("update_mask"):
+            known = message.DESCRIPTOR.fields_by_name
+            names = [name for name, value in data.items() if name in known and value is not None]
+            message.update_mask.paths.extend(sorted(set(names) - set(endpoint.names)))  # type: ignore[attr-defined]
+        return message
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        limit = self.settings.body_bytes
+        too_large = ApiError("PAYLOAD_TOO_LARGE", f"the body has more than {limit} bytes; send less",
+                             limit_bytes=str(limit))  # fmt: skip
+        for name, value in scope["headers"]:
+            if name == b"content-length" and int(value) > limit:
+                raise too_large
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self.settings.deadline_seconds):
+                while True:
+                    event = await receive()
+                    if event["type"] == "http.disconnect":
+                        raise ApiError("REQUEST_TIMEOUT", "the connection was closed before the body was complete")
+                    body += event.get("body", b"")
+                    if len(body) > limit:
+                        raise too_large
+                    if not event.get("more_body"):
+                        return bytes(body)
+        except TimeoutError:
+            raise ApiError("REQUEST_TIMEOUT", "the body did not arrive in time; send it again") from None
+
+    async def _reply(
+        self, endpoint: Endpoint, response: Message, enveloped: bool, scope: Scope, send: Send,
+        metadata: Mapping[str, str], headers: dict[str, str],
+    ) -> None:  # fmt: skip
+        status = endpoint.status
+        if isinstance(response, HttpBody):
+            kind = (b"content-type", response.content_type.encode("latin-1", "replace") or b"application/octet-stream")
+            return await self._send(send, status, metadata, headers, response.data, [kind])
+        if endpoint.empty:
+            return await self._send(send, status, metadata, headers, b"", [])
+        if endpoint.rest.status_by:
+            status = endpoint.rest.status_by.get(endpoint.encode(response)["status"], status)
+        data = endpoint.answer(response)
+        if enveloped and not endpoint.rest.bare:
+            data = {"data": data, "meta": meta(metadata)}
+        if endpoint.paged and (token := response.next_page_token):  # type: ignore[attr-defined]
+            query = [pair for pair in scope["query_string"].decode("latin-1").split("&")
+                     if pair and not pair.startswith("page_token=")]  # fmt: skip
+            target = f"{scope['path']}?{'&'.join([*query, f'page_token={token}'])}"
+            headers |= {"x-next-page-token": token, "link": f'<{target}>; rel="next"'}
+        await self._send(send, status, metadata, headers, orjson.dumps(data), [JSON])
+
+    async def _fail(self, error: ApiError, send: Send, metadata: Mapping[str, str], headers: dict[str, str]) -> None:
+        if (retry := error.detail(RetryInfo)) is not None:
+            headers["retry-after"] = str(retry.retry_delay.seconds)  # type: ignore[attr-defined]
+        if error.rule.http == 401:
+            headers["www-authenticate"] = 'Bearer realm="thecloud"'
+        if "application/problem+json" in metadata.get("accept", ""):
+            body, kind = problem(error, metadata), (b"content-type", b"application/problem+json")
+        else:
+            body, kind = {"error": described(error), "meta": meta(metadata)}, JSON
+        await self._send(send, error.rule.http, metadata, headers, orjson.dumps(body), [kind])
+
+    async def _send(
+        self, send: Send, status: int, metadata: Mapping[str, str], headers: Mapping[str, str], body: bytes,
+        more: Headers,
+    ) -> None:  # fmt: skip
+        all_headers = [*self.secure, *more, (b"x-request-id", metadata["x-request-id"].encode())]
+        if PAGE_POLICY not in more:
+            all_headers.append(API_POLICY)
+        if status != 204:
+            all_headers.append((b"content-length", str(len(body)).encode()))
+        for name, value in headers.items():
+            all_headers.append((name.encode(), value.encode("latin-1", "replace")))
+        await send({"type": "http.response.start", "status": status, "headers": all_headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _page(self, path: str, scope: Scope) -> tuple[bytes, bytes] | None:
+        """The content type and bytes of what is not a call: the description of the API, its page, the metrics."""
+        if path == "/openapi.json":
+            return b"application/json", self._openapi
+        if path in PAGES:
+            name, kind = PAGES[path]
+            return kind, (Path(__file__).parent / name).read_bytes()
+        if path == "/metrics" and self.settings.metrics:
+            address = scope["client"][0] if scope["client"] else ""
+            token = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ").strip()
+            wanted = self.settings.metrics_token.encode()
+            if address not in ("127.0.0.1", "::1") and not (wanted and hmac.compare_digest(token, wanted)):
+                raise ApiError("UNAUTHENTICATED", "beyond this machine /metrics wants Authorization: Bearer with the "
+                                                  "token of THECLOUD_METRICS_TOKEN")  # fmt: skip
+            return b"text/plain; version=0.0.4; charset=utf-8", self.settings.metrics()
+        return None
+
+    @cached_property
+    def _openapi(self) -> bytes:
+        settings = self.settings
+        return orjson.dumps(openapi.document(
+            self.services, body_limit=settings.body_bytes, deadline_seconds=settings.deadline_seconds,
+        ))  # fmt: skip
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A bidirectional method: each message of the client is `data` of a request, each response's `data` one back."""
+        metadata = forwarded(scope)
+        await receive()
+        try:
+            endpoint, values, _ = self._find("GET", scope, {})
+            if not endpoint.streams:
+                raise ApiError("METHOD_NOT_ALLOWED", "this is not a WebSocket")
+            first = await self._read(endpoint, values, scope, receive)
+            await send({"type": "websocket.accept", "headers": [(b"x-request-id", metadata["x-request-id"].encode())]})
+            address = scope["client"][0] if scope["client"] else ""
+            requests = typed(endpoint.request, first, receive)
+            async with aclosing(self.backend.stream(endpoint.handle, requests, metadata, address, {})) as responses:  # type: ignore[type-var]
+                async for response in responses:
+                    await send({"type": "websocket.send", "bytes": response.data})  # type: ignore[attr-defined]
+            await send({"type": "websocket.close", "code": 1000})
+        except ApiError as error:
+            reason = error.message.encode()[:120].decode(errors="ignore")
+            await send({"type": "websocket.close", "code": 4000 + error.rule.http, "reason": reason})
+
+
+async def typed(kind: type[Message], first: Message, receive: Receive) -> AsyncIterator[Message]:
+    """The first request, then what the client sends, until it leaves."""
+    yield first
+    while (event := await receive())["type"] == "websocket.receive":
+        yield kind(data=event.get("bytes") or (event.get("text") or "").encode())
+
+
+def forwarded(scope: Scope) -> dict[str, str]:
+    """The headers that calls carry as metadata, and always a request id."""
+    metadata = {FORWARDED[name]: value.decode("latin-1") for name, value in scope["headers"] if name in FORWARDED}
+    if not REQUEST_ID.fullmatch(metadata.get("x-request-id", "")):
+        metadata["x-request-id"] = str(uuid4())
+    return metadata
+
+
+def timeout_of(metadata: Mapping[str, str], most: float) -> float:
+    """Seconds the client gives the call: `Grpc-Timeout: 5S`, as gRPC writes it."""
+    text = metadata.get("grpc-timeout")
+    if not text:
+        return most
+    if not re.fullmatch(r"[0-9]{1,8}[HMSmun]", text):
+        raise invalid("Grpc-Timeout", "this wants up to eight digits and a unit of H, M, S, m, u or n, such as 5S")
+    return min(int(text[:-1]) * UNITS[text[-1]], most)
+
+
+def meta(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {"request_id": metadata["x-request-id"], "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+
+
+def described(error: ApiError) -> dict[str, Any]:
+    """The error object of a body."""
+    body: dict[str, Any] = {
+        "type": error.rule.json, "code": error.rule.json, "message": error.message, "reason": error.reason
+    }  # fmt: skip
+    if error.metadata:
+        body["metadata"] = error.metadata
+    if (bad := error.detail(BadRequest)) is not None:
+        body["fields"] = fields_of(bad)
+    return body
+
+
+def problem(error: ApiError, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The error as RFC 9457 has it."""
+    body: dict[str, Any] = {
+        "type": f"urn:thecloud:error:{error.reason.lower().replace('_', '-')}",
+        "title": error.reason.replace("_", " ").capitalize(),
+        "status": error.rule.http,
+        "detail": error.message,
+        "instance": f"urn:thecloud:request:{metadata['x-request-id']}",
+        "code": error.rule.json,
+        **error.metadata,
+    }
+    if (bad := error.detail(BadRequest)) is not None:
+        body["errors"] = fields_of(bad)
+    return body
+
+
+def fields_of(bad: Any) -> list[dict[str, str]]:
+    return [{"field": each.field, "description": each.description} for each in bad.field_violations]

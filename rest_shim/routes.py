@@ -1,0 +1,95 @@
+"""Which method answers which path: routes read from the google.api.http options of the methods."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.api import annotations_pb2
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
+
+VERBS = ("get", "put", "post", "delete", "patch")
+TOO_MANY_SEGMENTS = 1100  # of 1,024-byte object keys, with room to spare
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One way to call a method: "PUT /instances/{id}" with its body, or the whole, as `body` says."""
+
+    method: MethodDescriptor
+    verb: str  # upper case
+    template: str
+    body: str  # "*", a field's name, or empty
+    response_body: str
+
+    @property
+    def names(self) -> list[str]:
+        """The fields that the path fills, in order."""
+        return re.findall(r"\{(\w+)", self.template)
+
+    def query_fields(self) -> list[FieldDescriptor]:
+        """The fields that the query may fill: all that neither the path nor the body does."""
+        if self.body == "*":
+            return []
+        taken = {*self.names, self.body}
+        return [field for field in self.method.input_type.fields if field.name not in taken]
+
+
+def bindings(services: Iterable[ServiceDescriptor]) -> Iterator[Binding]:
+    """Every binding of every method; a method's first is the documented one."""
+    for service in services:
+        for method in service.methods:
+            http = method.GetOptions().Extensions[annotations_pb2.http]
+            for rule in (http, *http.additional_bindings):
+                for verb in VERBS:
+                    if template := getattr(rule, verb):
+                        yield Binding(method, verb.upper(), template, rule.body, rule.response_body)
+
+
+@dataclass
+class Router:
+    """A tree of path segments. Literal segments win over `{name}`, and those over `{name=**}`."""
+
+    literals: dict[str, "Router"] = field(default_factory=dict)
+    parameter: "Router | None" = None
+    here: dict[str, Any] = field(default_factory=dict)  # by verb, of a path that ends here
+    beyond: dict[str, Any] = field(default_factory=dict)  # by verb, of a path whose rest is one value
+
+    def add(self, verb: str, template: str, target: Any) -> None:
+        node = self
+        for segment in template.strip("/").split("/"):
+            if segment.endswith("=**}"):
+                self._put(node.beyond, verb, template, target)
+                return
+            if segment.startswith("{"):
+                node.parameter = node.parameter or Router()
+                node = node.parameter
+            else:
+                node = node.literals.setdefault(segment, Router())
+        self._put(node.here, verb, template, target)
+
+    @staticmethod
+    def _put(targets: dict[str, Any], verb: str, template: str, target: Any) -> None:
+        if verb in targets:
+            raise ValueError(f"two methods are bound to {verb} {template}")
+        targets[verb] = target
+
+    def find(self, verb: str, segments: list[str], allowed: set[str], at: int = 0) -> tuple[Any, list[str]] | None:
+        """The target, and the values of its parameters in order. `allowed` gets the verbs that the path does take."""
+        if at == len(segments):
+            return self._take(self.here, verb, [], allowed)
+        segment = segments[at]
+        if (node := self.literals.get(segment)) and (found := node.find(verb, segments, allowed, at + 1)):
+            return found
+        if segment and self.parameter and (found := self.parameter.find(verb, segments, allowed, at + 1)):
+            return found[0], [segment, *found[1]]
+        if self.beyond and (rest := "/".join(segments[at:])):
+            return self._take(self.beyond, verb, [rest], allowed)
+        return None
+
+    @staticmethod
+    def _take(
+        targets: dict[str, Any], verb: str, values: list[str], allowed: set[str]
+    ) -> tuple[Any, list[str]] | None:
+        allowed.update(targets)
+        return (targets[verb], values) if verb in targets else None

@@ -1,0 +1,200 @@
+"""The `thecloud` command."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from server import config as configuration
+from server import log
+from server.config import BadConfig, Config
+
+cli = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
+    help="A cloud on your own machines. `thecloud up` starts it; `thecloud doctor` says what is missing.\n\n"
+         "Every flag is also an environment variable: `--http` is `THECLOUD_HTTP`.",
+)  # fmt: skip
+images = typer.Typer(no_args_is_help=True, help="Small container images made of Debian's packages.")
+cli.add_typer(images, name="images")
+
+Data = Annotated[Path | None, typer.Option("--data", envvar="THECLOUD_DATA", help="Folder of the embedded database, "
+                                           "keys and mail that could not be sent. Default: .thecloud")]  # fmt: skip
+Http = Annotated[str | None, typer.Option("--http", envvar="THECLOUD_HTTP", help="Address of REST. Port 0 picks one. "
+                                          "Default: 127.0.0.1:8080")]  # fmt: skip
+Grpc = Annotated[str | None, typer.Option("--grpc", envvar="THECLOUD_GRPC", help="Address of gRPC. Port 0 picks one. "
+                                          "Default: 127.0.0.1:50051")]  # fmt: skip
+Workers = Annotated[int | None, typer.Option("--workers", envvar="THECLOUD_WORKERS", min=1, max=64,
+                                             help="Server processes. Default: 1")]  # fmt: skip
+Host = Annotated[str | None, typer.Option("--host", envvar="THECLOUD_HOST", help="This machine's name among those "
+                                          "that run instances. Default: local")]  # fmt: skip
+DatabaseUrl = Annotated[str | None, typer.Option("--database-url", envvar="THECLOUD_DATABASE_URL",
+                                                 help="PostgreSQL. Default: an embedded server")]  # fmt: skip
+TlsCert = Annotated[str | None, typer.Option("--tls-cert", envvar="THECLOUD_TLS_CERT", help="PEM file with the "
+                                             "certificate, for REST and gRPC")]  # fmt: skip
+TlsKey = Annotated[str | None, typer.Option("--tls-key", envvar="THECLOUD_TLS_KEY", help="PEM file with its key")]
+Insecure = Annotated[bool | None, typer.Option("--insecure", envvar="THECLOUD_INSECURE", help="Listen beyond "
+                                               "loopback without TLS")]  # fmt: skip
+
+
+@cli.command()
+def up(
+    data: Data = None, http: Http = None, grpc: Grpc = None, workers: Workers = None, host: Host = None,
+    database_url: DatabaseUrl = None, tls_cert: TlsCert = None, tls_key: TlsKey = None, insecure: Insecure = None,
+    engines: Annotated[bool, typer.Option("--engines", envvar="THECLOUD_ENGINES", help="Install and start missing "
+                                          "engines first, where this user may")] = False,
+) -> None:  # fmt: skip
+    """Start everything: database, schema, API and workers. Ctrl-C stops it; instances keep running."""
+    from server import app, process, supervise
+
+    config = read(data=data, http=http, grpc=grpc, workers=workers, host=host, database_url=database_url,
+                  tls_cert=tls_cert, tls_key=tls_key, insecure=insecure)  # fmt: skip
+    app.check_exposure(config)
+    config = replace(config, data=process.data_folder(config.data))
+    if engines:
+        fix_engines()
+    supervise.up(config, lambda running: announce(config, running))
+
+
+@cli.command()
+def serve(
+    data: Data = None, http: Http = None, grpc: Grpc = None, database_url: DatabaseUrl = None, host: Host = None,
+    tls_cert: TlsCert = None, tls_key: TlsKey = None, insecure: Insecure = None,
+) -> None:  # fmt: skip
+    """Serve the API only, on a database that `up` or `migrate` has prepared."""
+    from server import app, process
+
+    config = read(data=data, http=http, grpc=grpc, database_url=database_url, host=host, tls_cert=tls_cert,
+                  tls_key=tls_key, insecure=insecure)  # fmt: skip
+    app.check_exposure(config)
+    process.run(config, database_of(config), api=True, works=False, ready=lambda running: announce(config, running))
+
+
+@cli.command()
+def work(data: Data = None, database_url: DatabaseUrl = None, host: Host = None) -> None:
+    """Work only: carry out what was asked for on this host. A cloud grows by starting this on another machine."""
+    from server import process
+
+    config = read(data=data, database_url=database_url, host=host)
+    process.run(config, database_of(config), api=False, works=True,
+                ready=lambda _: typer.echo(f"works for host {config.host}"))  # fmt: skip
+
+
+@cli.command(hidden=True, name="process")
+def one_process() -> None:
+    """One of several processes of `up --workers`."""
+    from server import process
+
+    config = read()
+    process.run(config, config.database_url, api=True, works=True, shared=True, ready=lambda _: typer.echo("ready"))
+
+
+@cli.command()
+def migrate(data: Data = None, database_url: DatabaseUrl = None) -> None:
+    """Bring the database's schema up to date. `up` does this by itself."""
+    import asyncio
+
+    from server import migrate as migrations
+
+    reached = asyncio.run(migrations.upgrade(database_of(read(data=data, database_url=database_url))))
+    typer.echo(f"migrated to revision {reached}" if reached else "nothing to do")
+
+
+@cli.command()
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Install and start what is missing, where this user may")] = False,
+) -> None:
+    """Say of each engine whether it is here, which version, and what to do."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from server import engines
+
+    table = Table("engine", "for", "found", "version", "what to do")
+    findings = [engines.fix(each, typer.echo) if fix else engines.examine(each) for each in engines.ENGINES]
+    for each in findings:
+        found = "yes" if each.answers else "not running" if each.version else "no"
+        table.add_row(each.engine.name, each.engine.purpose, found, each.version or "", each.advice)
+    Console().print(table)
+    raise typer.Exit(1 if any(each.advice for each in findings) else 0)
+
+
+@images.command("build")
+def build_images(
+    names: Annotated[list[str], typer.Argument(help="Which: see `thecloud images list`; or all")],
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build again what is there")] = False,
+) -> None:
+    """Build images into this host's engine, named as a registry would name them."""
+    import asyncio
+
+    from server import images as recipes
+
+    for name in recipes.names() if names == ["all"] else names:
+        if name not in recipes.names():
+            fail(f"there is no recipe for {name!r}; there is {', '.join(recipes.names())}")
+        try:
+            typer.echo(" ".join(asyncio.run(recipes.build(name, rebuild=rebuild, say=typer.echo))))
+        except recipes.BuildFailed as error:
+            fail(str(error))
+
+
+@images.command("list")
+def list_images() -> None:
+    """Say which images can be built."""
+    from server import images as recipes
+
+    typer.echo("\n".join(recipes.names()))
+
+
+def read(**flags: Any) -> Config:
+    config = configuration.read(**flags)
+    log.configure(config.log_level, config.log_format)
+    return config
+
+
+def database_of(config: Config) -> str:
+    """The configured database, else the embedded one of a running `up` with the same data folder."""
+    if config.database_url:
+        return config.database_url
+    file = config.data / "database_url"
+    if not file.exists():
+        raise BadConfig(f"no database: set THECLOUD_DATABASE_URL, or start `thecloud up --data {config.data}` first")
+    return file.read_text()
+
+
+def fix_engines() -> None:
+    from server import engines
+
+    for engine in engines.ENGINES[:2]:
+        finding = engines.fix(engine, lambda text: typer.echo(text, err=True))
+        if finding.advice:
+            typer.echo(f"{engine.name}, for {engine.purpose}: {finding.advice}", err=True)
+
+
+def announce(config: Config, running: Any) -> None:
+    scheme = "https" if config.tls_cert else "http"
+    typer.echo(f"REST  {scheme}://{running.http}\ngRPC  {running.grpc}\ndocs  {scheme}://{running.http}/docs\n"
+               f"data  {config.data}\nready")  # fmt: skip
+    sys.stdout.flush()
+
+
+def fail(text: str) -> None:
+    typer.echo(f"thecloud: {text}", err=True)
+    raise typer.Exit(2)
+
+
+def main() -> None:
+    """Run the command; what the user can mend is told in a line."""
+    from server.migrate import NewerDatabase
+    from server.postgres import NoPostgres
+
+    try:
+        cli()
+    except (BadConfig, NewerDatabase, NoPostgres, LookupError) as error:
+        typer.echo(f"thecloud: {error}", err=True)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""What the server is made of, and how it starts: services found in the protos, gRPC and HTTP on one loop."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+import structlog
+import thecloud.v1
+import uvicorn
+from google.protobuf.descriptor import ServiceDescriptor
+
+import server.services
+from drivers.load import Drivers
+from rest_shim import app as rest
+from server import auth, listener, metrics, work
+from server.auth import Keys
+from server.cloud import Cloud
+from server.config import BadConfig, Config
+from server.db import Database
+from server.grpc_server import GrpcServer
+from server.pipeline import Pipeline
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class App:
+    """Everything a service or a reconciler may reach. Built once, at the start or in a test."""
+
+    config: Config
+    db: Database
+    drivers: Drivers
+    keys: Keys
+    cloud: Cloud
+    public_url: str = ""  # how clients reach REST
+    bell: asyncio.Event = field(default_factory=asyncio.Event)  # rings when there may be work
+
+
+def services() -> list[ServiceDescriptor]:
+    """Every service of the API. The protos are the list; there is no other."""
+    return [
+        service
+        for module in sorted(iter_modules(thecloud.v1.__path__), key=lambda module: module.name)
+        if module.name.endswith("_pb2")
+        for service in import_module(f"thecloud.v1.{module.name}").DESCRIPTOR.services_by_name.values()
+    ]
+
+
+def implemented(app: App) -> dict[str, tuple[ServiceDescriptor, object]]:
+    """Each service with the object that performs it.
+
+    protos/thecloud/v1/instances.proto, service InstanceService: server/services/instances.py, class InstanceService.
+    """
+    found: dict[str, tuple[ServiceDescriptor, object]] = {}
+    for service in services():
+        stem = service.file.name.rsplit("/", 1)[-1].removesuffix(".proto")
+        kind = getattr(import_module(f"server.services.{stem}"), service.name)
+        found[service.full_name] = (service, kind(app))
+    return found
+
+
+def load_services() -> None:
+    """Import every service, so that their tables and reconcilers are known."""
+    for module in iter_modules(server.services.__path__):
+        import_module(f"server.services.{module.name}")
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers, and where."""
+
+    app: App | None
+    pipeline: Pipeline | None
+    http: str = ""  # "127.0.0.1:8080", with the port that was picked
+    grpc: str = ""
+
+
+def listening(address: str, *, shared: bool = False) -> socket.socket:
+    """A socket bound to "host:port". Raises BadConfig when it is taken. `shared`: other processes bind it too."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        bound.bind((host.strip("[]"), int(port)))
+    except (OSError, ValueError, OverflowError) as error:
+        bound.close()
+        raise BadConfig(f"cannot listen on {address}: {error}; name another address, or port 0 to pick one") from None
+    return bound
+
+
+def check_exposure(config: Config) -> None:
+    """Raise BadConfig for an address beyond loopback without TLS, unless that was asked for."""
+    if bool(config.tls_cert) != bool(config.tls_key):
+        raise BadConfig("--tls-cert and --tls-key go together")
+    for file in (config.tls_cert, config.tls_key):
+        if file and not Path(file).is_file():
+            raise BadConfig(f"{file} is not a file; --tls-cert and --tls-key name PEM files")
+    for flag, address in (("--http", config.http), ("--grpc", config.grpc)):
+        host = address.rpartition(":")[0].strip("[]")
+        if host not in ("127.0.0.1", "::1", "localhost") and not config.tls_cert and not config.insecure:
+            raise BadConfig(
+                f"{flag} {address} can be reached from other machines, and keys would travel in the clear: "
+                "give --tls-cert and --tls-key, or say --insecure"
+            )
+
+
+class HttpServer(uvicorn.Server):
+    """Uvicorn without its own signal handling."""
+
+    @contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+@asynccontextmanager
+async def opened(
+    config: Config, database_url: str, drivers: Drivers, cloud: Cloud, public_url: str = ""
+) -> AsyncIterator[App]:
+    """The app with its database, and the listener that keeps it up to date with other processes."""
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database(database_url, config.pool_size))
+        keys = Keys(database)
+        app = App(config, database, drivers, keys, cloud, public_url)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        channels: Mapping[str, Any] = {work.CHANNEL: lambda _: app.bell.set(), auth.CHANNEL: keys.drop}
+        listening = group.create_task(listener.listen(database_url, channels, keys.heard))
+        stack.callback(listening.cancel)
+        stack.push_async_callback(drivers.close)
+        yield app
+
+
+@asynccontextmanager
+async def serving(app: App, http: socket.socket, *, shared: bool = False) -> AsyncIterator[Running]:
+    """REST on this socket and gRPC on config.grpc, until the block ends; then calls that run may finish."""
+    config = app.config
+    pipeline = Pipeline(app, implemented(app))
+    grpc_server = GrpcServer(pipeline, config, shared=shared)
+    grpc_port = await grpc_server.start()
+    settings = rest.Settings(
+        body_bytes=config.body_bytes, deadline_seconds=config.deadline_seconds, tls=bool(config.tls_cert),
+        cors_origins=tuple(filter(None, config.cors_origins.split(","))),
+        metrics=metrics.exposition, metrics_token=config.metrics_token,
+    )  # fmt: skip
+    http_server = HttpServer(uvicorn.Config(
+        rest.create(pipeline, services(), settings), http="httptools", ws="websockets-sansio", ws_max_size=2**20,
+        lifespan="off", log_config=None, access_log=False, server_header=False, proxy_headers=False, backlog=1024,
+        timeout_graceful_shutdown=round(config.grace_seconds),
+        ssl_certfile=config.tls_cert or None, ssl_keyfile=config.tls_key or None,
+    ))  # fmt: skip
+    serve = asyncio.create_task(http_server.serve(sockets=[http]))
+    while not http_server.started and not serve.done():
+        await asyncio.sleep(0.005)
+    try:
+        host, port = http.getsockname()[:2]
+        grpc_host = config.grpc.rpartition(":")[0]
+        yield Running(app, pipeline, f"{host}:{port}", f"{grpc_host}:{grpc_port}")
+    finally:
+        http_server.should_exit = True
+        await asyncio.gather(grpc_server.stop(config.grace_seconds), serve)
+
+
+@asynccontextmanager
+async def working(app: App) -> AsyncIterator[work.Worker]:
+    """Reconcilers, until the block ends; then what runs may finish, and what takes longer gives its lease back."""
+    await work.start_periodic(app)
+    worker = work.Worker(app)
+    running = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(app.config.grace_seconds / 2):
+                await asyncio.shield(running)
+        worker.cancel()
+        await running

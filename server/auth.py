@@ -1,0 +1,188 @@
+"""Who is calling: people, their passwords and API keys, and the tenant a call acts in.
+
+A key is "thecloud_" and 32 hex digits: 128 random bits, so a plain SHA-256 is stored of it. What
+it says about its owner is cached in each process, and dropped there within a second of any
+change: the transaction that makes the change also notifies, and a process whose listener has not
+been heard of for a second asks the database instead of its cache.
+"""
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import argon2
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from thecloud.v1 import identity_pb2, tenants_pb2
+
+from server import db
+from server.db import Database, Owned, Row, Tx
+from server.errors import ApiError, invalid
+
+CHANNEL = "auth"
+CACHED = 60.0  # seconds an entry may live
+UNHEARD = 1.0  # seconds without a sign of the listener after which the cache is not believed
+PREFIX = "thecloud_"
+
+
+@db.row("users", "user", identity_pb2.User)
+class User(Row):
+    email: str  # lower case
+    name: str
+    password_hash: str
+    default_tenant_id: UUID | None
+    updated_at: datetime
+
+
+@db.row("api_keys", "api_key", identity_pb2.ApiKey)
+class ApiKey(Row):
+    user_id: UUID
+    name: str
+    hash: bytes
+    prefix: str
+    last_used: datetime
+
+
+@db.row("members", "tenant_member", tenants_pb2.TenantMember)
+class Member(Owned):
+    user_id: UUID
+    role: str
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Somebody who may call."""
+
+    key_id: UUID | None
+    user_id: UUID
+    email: str
+    default_tenant_id: UUID | None
+    roles: Mapping[UUID, str]  # by tenant
+
+    def tenant(self, header: str | None) -> UUID | None:
+        """The tenant to act in: the one named, else the default one."""
+        if not header:
+            return self.default_tenant_id
+        try:
+            tenant_id = UUID(header)
+        except ValueError:
+            raise invalid("X-Tenant-ID", "this is not the id of a tenant: it wants a UUID") from None
+        if tenant_id not in self.roles:
+            raise ApiError("PERMISSION_DENIED", f"you are not a member of tenant {tenant_id}")
+        return tenant_id
+
+
+NOBODY = Principal(None, UUID(int=0), "anonymous", None, {})
+
+_OWNER_OF = (
+    sa.select(
+        ApiKey.TABLE.c.id,
+        ApiKey.TABLE.c.user_id,
+        ApiKey.TABLE.c.last_used,
+        User.TABLE.c.email,
+        User.TABLE.c.default_tenant_id,
+        sa.select(sa.func.coalesce(sa.func.jsonb_object_agg(Member.TABLE.c.tenant_id, Member.TABLE.c.role),
+                                   sa.text("'{}'::jsonb")))
+        .where(Member.TABLE.c.user_id == User.TABLE.c.id)
+        .scalar_subquery()
+        .label("roles"),
+    )
+    .join(User.TABLE, User.TABLE.c.id == ApiKey.TABLE.c.user_id)
+    .where(ApiKey.TABLE.c.hash == sa.bindparam("hash", type_=sa.LargeBinary))
+)  # fmt: skip
+_TOUCH = sa.update(ApiKey.TABLE).where(
+    ApiKey.TABLE.c.id == sa.bindparam("its_id", type_=postgresql.UUID)
+).values(last_used=sa.func.now())  # fmt: skip
+
+
+class Keys:
+    """The keys this process has seen lately, and whose they are."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self._cache: dict[str, tuple[float, Principal]] = {}
+        self._drops = 0  # counts drops, so that a look-up that began before one is not kept
+        self._heard_at = float("-inf")
+
+    def cached(self, key: str) -> Principal | None:
+        """The key's owner, if that is known here and now for sure."""
+        now = time.monotonic()
+        if now - self._heard_at > UNHEARD or (entry := self._cache.get(key)) is None or entry[0] < now:
+            return None
+        return entry[1]
+
+    async def look_up(self, key: str) -> Principal:
+        """The key's owner, from the database. Raises UNAUTHENTICATED."""
+        drops = self._drops
+        async with self._db.reading() as tx:
+            found = await db.record(tx, _OWNER_OF, hash=digest(key))
+            if found is None:
+                raise ApiError("UNAUTHENTICATED", "this API key is unknown or was revoked; log in for a new one")
+            if datetime.now(UTC) - found["last_used"] > timedelta(minutes=1):
+                await db.execute(tx, _TOUCH, its_id=found["id"])
+        roles = {UUID(tenant): role for tenant, role in found["roles"].items()}
+        principal = Principal(found["id"], found["user_id"], found["email"], found["default_tenant_id"], roles)
+        if drops == self._drops:
+            if len(self._cache) > 50_000:
+                self._cache.clear()
+            self._cache[key] = (time.monotonic() + CACHED, principal)
+        return principal
+
+    def heard(self, asked_at: float) -> None:
+        """The listener is alive: it had all notifications there were at this moment."""
+        self._heard_at = max(self._heard_at, asked_at)
+
+    def drop(self, user_id: str) -> None:
+        """Forget a user's keys; "*": everybody's."""
+        self._drops += 1
+        self._cache = {
+            key: entry for key, entry in self._cache.items() if user_id != "*" and str(entry[1].user_id) != user_id
+        }
+
+    async def forget(self, tx: Tx, user_id: UUID) -> None:
+        """What is known of this user's keys ends with this transaction, here and in every process."""
+        tx.after_commit.append(lambda: self.drop(str(user_id)))
+        await tx.connection.execute("select pg_notify($1, $2)", CHANNEL, str(user_id))
+
+
+def credential(metadata: Mapping[str, str]) -> str:
+    """The API key a call carries. Raises UNAUTHENTICATED when there is none."""
+    if key := metadata.get("x-api-key"):
+        return key
+    scheme, _, token = metadata.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return token.strip()
+    raise ApiError("UNAUTHENTICATED", "send your API key as X-API-Key or as Authorization: Bearer")
+
+
+def digest(secret: str) -> bytes:
+    """What is stored of a key or a token, both of which are long and random."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def new_key() -> str:
+    return PREFIX + secrets.token_hex(16)
+
+
+_hasher = argon2.PasswordHasher()  # argon2id with the parameters of RFC 9106, low memory
+_at_once = asyncio.Semaphore(4)  # each takes 64 MiB
+_NO_PASSWORD = _hasher.hash(secrets.token_hex())
+
+
+async def hash_password(password: str) -> str:
+    async with _at_once:
+        return await asyncio.to_thread(_hasher.hash, password)
+
+
+async def verify_password(password: str, hashed: str | None) -> bool:
+    """Whether it is the password. None, for an unknown user, takes as long as a wrong one."""
+    async with _at_once:
+        try:
+            return await asyncio.to_thread(_hasher.verify, hashed or _NO_PASSWORD, password) and hashed is not None
+        except (argon2.exceptions.VerifyMismatchError, argon2.exceptions.InvalidHashError):
+            return False

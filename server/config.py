@@ -1,0 +1,77 @@
+"""Settings, read from the environment once. Nothing else reads `os.environ`."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+
+def default_data() -> Path:
+    """`.thecloud` in the current folder."""
+    return Path.cwd() / ".thecloud"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Each field `name` is the variable `THECLOUD_NAME` and, where it has one, the flag `--name`."""
+
+    data: Path = field(default_factory=default_data)  # folder of the embedded database, keys and the outbox
+    database_url: str = ""  # PostgreSQL; empty: the embedded server
+    http: str = "127.0.0.1:8080"  # address of REST; port 0 picks one
+    grpc: str = "127.0.0.1:50051"  # address of gRPC; port 0 picks one
+    public_url: str = ""  # how clients reach REST, for the addresses in answers; empty: http
+    tls_cert: str = ""  # PEM files, for REST and gRPC; needed to listen beyond loopback
+    tls_key: str = ""
+    insecure: bool = False  # listen beyond loopback without TLS
+    workers: int = 1  # server processes
+    host: str = "local"  # this machine's name among those that run instances
+    compute: str = "docker"  # the compute driver: a module of drivers/
+    publish: str = "127.0.0.1"  # address of this machine that instances' ports are published on
+    concurrency: int = 16  # reconcilers at once in one process
+    lease_seconds: float = 10.0  # how long the work of a process that died stays its own
+    deadline_seconds: float = 30.0  # of a call whose client sets none, and the longest a client may set
+    grace_seconds: float = 20.0  # for calls and reconcilers to finish at a stop
+    body_bytes: int = 2**20  # the largest JSON body
+    rate_limit: int = 60_000  # calls a minute of one user, in one process; 0: no limit
+    auth_rate_limit: int = 5  # calls a minute and address of the four methods that need no key
+    pool_size: int = 20  # database connections of one process
+    cors_origins: str = ""  # origins that browsers may call from, separated by commas; "*" for any
+    metrics_token: str = ""  # lets scrapers beyond loopback read /metrics
+    smtp_url: str = ""  # smtp://user:password@host:port for mail; empty: files in the outbox
+    mail_from: str = "thecloud@localhost"  # sender of mail
+    log_level: str = "info"  # debug, info, warning, error
+    log_format: str = "auto"  # json, text, or auto: text on a terminal
+
+    def socket_folder(self) -> Path:
+        """A short path for the embedded server's unix socket, whose names may have 107 bytes at most."""
+        return Path(tempfile.gettempdir())
+
+
+class BadConfig(Exception):
+    """A setting that cannot be; the text says what to change."""
+
+
+def read(environment: Mapping[str, str] = os.environ, **flags: Any) -> Config:
+    """The settings: flags that are not None, else THECLOUD_… variables, else defaults."""
+    values: dict[str, Any] = {}
+    for setting in fields(Config):
+        flag = flags.get(setting.name)
+        text = environment.get(f"THECLOUD_{setting.name.upper()}")
+        if flag is not None:
+            values[setting.name] = flag
+        elif text is not None:
+            values[setting.name] = _parse(setting.name, setting.type, text)
+    return Config(**values)
+
+
+def _parse(name: str, kind: Any, text: str) -> Any:
+    if kind is bool:
+        if text.lower() not in ("", "0", "1", "false", "true", "no", "yes"):
+            raise BadConfig(f"THECLOUD_{name.upper()} is {text!r}; it wants 1 or 0")
+        return text.lower() in ("1", "true", "yes")
+    try:
+        return kind(text)
+    except ValueError:
+        raise BadConfig(f"THECLOUD_{name.upper()} is {text!r}; it wants a {kind.__name__}") from None

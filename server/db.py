@@ -1,0 +1,349 @@
+"""PostgreSQL: rows as frozen dataclasses, statements as SQLAlchemy expressions run on asyncpg.
+
+A row class names its table, and its fields are the columns. A column that the API's message
+shows too carries the message field's name, so `to_message` needs no mapping. A statement is
+compiled once for each shape and then runs on the asyncpg connection itself: SQLAlchemy's own
+execution costs three times as much (bench/README.md).
+"""
+
+import base64
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, ClassVar, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+from uuid import UUID
+
+import asyncpg
+import orjson
+import sqlalchemy as sa
+from google.protobuf.message import Message
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
+from sqlalchemy.sql.base import Executable
+
+from server import enums
+from server.errors import ApiError, invalid, not_found
+
+METADATA = sa.MetaData()
+MOST = 1000  # rows of one page
+COLUMN_TYPES: dict[Any, Any] = {
+    UUID: postgresql.UUID(),
+    str: sa.Text(),
+    int: sa.BigInteger(),
+    float: sa.Double(),
+    bool: sa.Boolean(),
+    bytes: sa.LargeBinary(),
+    Decimal: sa.Numeric(),
+    datetime: postgresql.TIMESTAMP(timezone=True),
+    timedelta: postgresql.INTERVAL(),
+    dict: postgresql.JSONB(),
+}
+_DIALECT = asyncpg_dialect()
+_COMPILED: dict[Any, Any] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row with an id. `KIND` is what the API calls one, `MESSAGE` how it shows one."""
+
+    TABLE: ClassVar[sa.Table]
+    KIND: ClassVar[str]
+    MESSAGE: ClassVar[type[Message]]
+
+    id: UUID
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owned(Row):
+    """A row that belongs to a tenant."""
+
+    tenant_id: UUID
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provisioned(Owned):
+    """A row that something outside the database has to be brought in line with: see provision.py."""
+
+    desired: str  # what was asked for; "DELETED" to have it gone
+    generation: int  # counts the askings
+    status: str  # what is, as far as the reconciler has seen
+    status_message: str | None
+    observed_generation: int  # the asking that `status` answers
+    updated_at: datetime
+
+
+R = TypeVar("R", bound=Row)
+O = TypeVar("O", bound=Owned)  # noqa: E741
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def row(table: str, kind: str, message: type[Message]) -> Callable[[type[R]], type[R]]:
+    """The class is a row of this table: its annotations are the columns."""
+
+    def decorate(cls: type[R]) -> type[R]:
+        made = dataclass(frozen=True, kw_only=True)(cls)
+        hints = get_type_hints(made)
+        made.KIND, made.MESSAGE = kind, message
+        made.TABLE = sa.Table(
+            table, METADATA, *(_column(each.name, hints[each.name]) for each in fields(made))
+        )  # fmt: skip
+        return made
+
+    return decorate
+
+
+def _column(name: str, hint: Any) -> sa.Column[Any]:
+    nullable = get_origin(hint) is UnionType and NoneType in get_args(hint)
+    if nullable:
+        [hint] = set(get_args(hint)) - {NoneType}
+    origin = get_origin(hint)
+    kind = postgresql.ARRAY(COLUMN_TYPES[get_args(hint)[0]]) if origin is list else COLUMN_TYPES[origin or hint]
+    return sa.Column(name, kind, primary_key=name == "id", nullable=nullable)
+
+
+@dataclass
+class Tx:
+    """A connection in one transaction, and whose change it is."""
+
+    connection: Any  # asyncpg's, or the pool's proxy of one
+    actor: str = "system"
+    request_id: str = ""
+    after_commit: list[Callable[[], None]] = field(default_factory=list)
+
+
+class Database:
+    """A pool of connections. Open it with `async with`."""
+
+    def __init__(self, url: str, size: int = 20) -> None:
+        self.url, self.size = url, size
+        self.pool: Any = None
+
+    async def __aenter__(self) -> "Database":
+        self.pool = await asyncpg.create_pool(
+            self.url, min_size=1, max_size=self.size, init=_prepare, reset=_keep, statement_cache_size=500,
+            server_settings={
+                "application_name": "thecloud", "jit": "off",
+                "statement_timeout": "60s", "idle_in_transaction_session_timeout": "60s",
+            },
+        )  # fmt: skip
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.pool.close()
+
+    @asynccontextmanager
+    async def transaction(self, actor: str = "system", request_id: str = "") -> AsyncIterator[Tx]:
+        """One transaction: committed when the block ends, rolled back when it raises."""
+        async with self.pool.acquire() as connection:
+            tx = Tx(connection, actor, request_id)
+            async with connection.transaction():
+                yield tx
+        for act in tx.after_commit:
+            act()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Tx]:
+        """A connection for reads: each statement sees what is committed when it runs."""
+        async with self.pool.acquire() as connection:
+            yield Tx(connection)
+
+
+async def connect(url: str) -> Any:
+    """A connection of its own, for LISTEN and migrations."""
+    return await asyncpg.connect(url)
+
+
+async def _prepare(connection: Any) -> None:
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", format="binary",
+        encoder=lambda value: b"\x01" + orjson.dumps(value), decoder=lambda data: orjson.loads(data[1:]),
+    )  # fmt: skip
+
+
+async def _keep(connection: Any) -> None:
+    """Nothing to reset: we set no session state, and a round trip for each release is dear."""
+
+
+def sql(statement: Executable, values: Mapping[str, object]) -> tuple[str, list[object]]:
+    """The statement's text, compiled once for its shape, and its arguments in order."""
+    compiled, literals, *_ = statement._compile_w_cache(  # type: ignore[attr-defined]
+        dialect=_DIALECT, compiled_cache=_COMPILED, column_keys=[]
+    )
+    parameters = compiled.construct_params(values, extracted_parameters=literals)
+    return compiled.string, [parameters[name] for name in compiled.positiontup or ()]
+
+
+async def records(tx: Tx, statement: Executable, **values: object) -> list[Any]:
+    """All rows of a statement, as asyncpg records."""
+    text, arguments = sql(statement, values)
+    return await tx.connection.fetch(text, *arguments)  # type: ignore[no-any-return]
+
+
+async def record(tx: Tx, statement: Executable, **values: object) -> Any:
+    """The first row, or None."""
+    text, arguments = sql(statement, values)
+    return await tx.connection.fetchrow(text, *arguments)
+
+
+async def value(tx: Tx, statement: Executable, **values: object) -> Any:
+    """The first column of the first row, or None."""
+    text, arguments = sql(statement, values)
+    return await tx.connection.fetchval(text, *arguments)
+
+
+async def execute(tx: Tx, statement: Executable, **values: object) -> int:
+    """Run the statement; how many rows it touched."""
+    text, arguments = sql(statement, values)
+    status: str = await tx.connection.execute(text, *arguments)
+    return int(status.rsplit(" ", 1)[-1]) if status[-1].isdigit() else 0
+
+
+def made(cls: type[R], record: Any) -> R:
+    """The record as a row. It must have every column; the dataclass's own __init__ costs ten times as much."""
+    found = object.__new__(cls)
+    found.__dict__.update(record.items())
+    return found
+
+
+async def rows(tx: Tx, cls: type[R], statement: Executable, **values: object) -> list[R]:
+    return [made(cls, each) for each in await records(tx, statement, **values)]
+
+
+async def first(tx: Tx, cls: type[R], statement: Executable, **values: object) -> R | None:
+    found = await record(tx, statement, **values)
+    return None if found is None else made(cls, found)
+
+
+async def find(tx: Tx, cls: type[R], id: UUID, *, lock: bool = False) -> R | None:
+    """The row with this id, whosever it is. For reconcilers; a service says `get`."""
+    return await first(tx, cls, _by_id(cls, False, lock), id=id)
+
+
+async def get(tx: Tx, cls: type[O], id: str, tenant_id: UUID, *, lock: bool = False) -> O:
+    """The tenant's row with this id. Another tenant's row is as absent as one that never was."""
+    found = await first(tx, cls, _by_id(cls, True, lock), id=UUID(id), tenant_id=tenant_id)
+    if found is None:
+        raise not_found(cls.KIND, id)
+    return found
+
+
+@cache
+def _by_id(cls: type[Row], tenant: bool, lock: bool) -> sa.Select[Any]:
+    columns = cls.TABLE.c
+    statement = sa.select(cls.TABLE).where(columns.id == sa.bindparam("id"))
+    if tenant:
+        statement = statement.where(columns.tenant_id == sa.bindparam("tenant_id"))
+    return statement.with_for_update() if lock else statement
+
+
+async def insert(tx: Tx, cls: type[R], **columns: object) -> R:
+    statement = sa.insert(cls.TABLE).values(**columns).returning(*cls.TABLE.c)
+    return made(cls, await record(tx, statement))
+
+
+async def update(tx: Tx, row: R, **columns: object) -> R:
+    """The row with these columns changed, as it is now. Raises NOT_FOUND when it has gone meanwhile."""
+    table = row.TABLE
+    if "updated_at" in table.c:
+        columns.setdefault("updated_at", sa.func.clock_timestamp())
+    found = await record(tx, sa.update(table).where(table.c.id == row.id).values(**columns).returning(*table.c))
+    if found is None:
+        raise not_found(row.KIND, row.id)
+    return made(type(row), found)
+
+
+async def delete(tx: Tx, row: Row) -> bool:
+    """Whether the row was there to delete."""
+    return await execute(tx, sa.delete(row.TABLE).where(row.TABLE.c.id == row.id)) > 0
+
+
+async def page(
+    tx: Tx, cls: type[R], where: sa.ColumnElement[bool], *, size: int, token: str, **values: object
+) -> tuple[list[R], str]:
+    """Rows newest first, and the token of the next page ("" on the last).
+
+    `where` is a constant with bindparams, so that its statement is built once.
+    """
+    size = min(size or MOST, MOST)
+    if token:
+        values["page_at"], values["page_id"] = _decode(token)
+    found = await rows(tx, cls, _page(cls, where, bool(token)), page_limit=size + 1, **values)
+    return found[:size], _encode(found[size - 1]) if len(found) > size else ""
+
+
+@cache
+def _page(cls: type[Row], where: sa.ColumnElement[bool], later: bool) -> sa.Select[Any]:
+    columns = cls.TABLE.c
+    statement = sa.select(cls.TABLE).where(where)
+    if later:
+        last = sa.tuple_(sa.bindparam("page_at", type_=columns.created_at.type),
+                         sa.bindparam("page_id", type_=columns.id.type))  # fmt: skip
+        statement = statement.where(sa.tuple_(columns.created_at, columns.id) < last)
+    order = (columns.created_at.desc(), columns.id.desc())
+    return statement.order_by(*order).limit(sa.bindparam("page_limit", type_=sa.Integer))
+
+
+def _encode(row: Row) -> str:
+    return base64.urlsafe_b64encode(f"{row.created_at.timestamp() * 1e6:.0f} {row.id.hex}".encode()).decode()
+
+
+def _decode(token: str) -> tuple[datetime, UUID]:
+    try:
+        at, id = base64.urlsafe_b64decode(token).decode().split()
+        return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(at)), UUID(id)
+    except (ValueError, OverflowError):
+        raise invalid("page_token", "this is not a page token of this list; leave it out to start anew") from None
+
+
+def to_message(row: Row, **more: object) -> Any:
+    """The row's message, with every field that the row, or `more`, has a value for."""
+    values = row.__dict__ | more
+    return row.MESSAGE(**{
+        name: convert(value) if convert else value
+        for name, convert in _shown(row.MESSAGE)
+        if (value := values.get(name)) is not None
+    })  # fmt: skip
+
+
+@cache
+def _shown(message: type[Message]) -> list[tuple[str, Callable[[Any], Any] | None]]:
+    """The message's fields, and what turns a column's value into each."""
+    found: list[tuple[str, Callable[[Any], Any] | None]] = []
+    for field in message.DESCRIPTOR.fields:
+        if field.enum_type:
+            found.append((field.name, enums.numbers(field.enum_type).__getitem__))
+        elif field.type == field.TYPE_STRING and not field.is_repeated:
+            found.append((field.name, str))
+        else:
+            found.append((field.name, None))
+    return found
+
+
+def masked(request: Any, *names: str) -> dict[str, Any]:
+    """The fields an update changes: what its mask names of those that may be changed."""
+    fixed = set(request.update_mask.paths) - set(names)
+    if fixed:
+        raise invalid("update_mask", f"cannot change {', '.join(sorted(fixed))}; it takes {', '.join(names)}")
+    return {name: getattr(request, name) for name in names if name in request.update_mask.paths}
+
+
+def violated(error: asyncpg.PostgresError) -> ApiError | None:
+    """What a statement that the database turned down says to the caller; None when it is not the caller's doing."""
+    match error:
+        case asyncpg.UniqueViolationError() | asyncpg.ExclusionViolationError():
+            return ApiError("ALREADY_EXISTS", f"it is there already ({error.constraint_name})")
+        case asyncpg.ForeignKeyViolationError():
+            return ApiError("IN_USE", f"something else refers to it ({error.constraint_name})")
+        case asyncpg.CheckViolationError():
+            return invalid("", f"the values break the rule {error.constraint_name}")
+        case asyncpg.CharacterNotInRepertoireError() | asyncpg.UntranslatableCharacterError():
+            return invalid("", "text must not contain the zero character")
+    sent_by_server = getattr(error, "severity", None)
+    return invalid("", str(error)) if isinstance(error, asyncpg.DataError) and sent_by_server else None
+
+

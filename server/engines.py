@@ -1,0 +1,138 @@
+"""The programs of this machine that the cloud drives: found or not, which version, and what to do."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from server import postgres
+
+PATIENCE = 30.0  # seconds for an engine to answer after its start
+DOCKER_SOCKET = Path("/var/run/docker.sock")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One program: how to see whether it is there, how to install it, how to start it."""
+
+    name: str
+    purpose: str
+    packages: tuple[str, ...]  # Debian's
+    version: Callable[[], str | None]  # None: not installed
+    answers: Callable[[], bool]
+    start: Callable[[], None] | None = None
+    before_install: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is the matter with an engine; `advice` is empty when nothing is."""
+
+    engine: Engine
+    version: str | None
+    answers: bool
+    advice: str
+
+
+def first_line(*command: str) -> str | None:
+    """What a program says of its version; None when it is not there or fails."""
+    try:
+        reply = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return reply.stdout.strip().split("\n")[0]
+
+
+def postgres_version() -> str | None:
+    programs = postgres.binaries()
+    return first_line(str(programs / "postgres"), "--version") if programs else None
+
+
+def docker_answers() -> bool:
+    reply = first_line("docker", "version", "--format", "{{.Server.Version}}")
+    return bool(reply)
+
+
+def docker_version() -> str | None:
+    return first_line("dockerd", "--version")
+
+
+def start_docker() -> None:
+    """Start Docker Engine the way this machine starts services, else by hand. It goes on when we end."""
+    if Path("/run/systemd/system").exists():
+        subprocess.run([*as_root(), "systemctl", "start", "docker"], check=False)
+        return
+    with Path("/var/log/thecloud-dockerd.log" if os.geteuid() == 0 else os.devnull).open("ab") as output:
+        subprocess.Popen([*as_root(), "dockerd"], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                         start_new_session=True)  # fmt: skip
+
+
+def no_cluster_of_its_own() -> None:
+    """Debian's package would make and start a cluster; we start our own."""
+    if not Path("/usr/share/postgresql-common").exists():
+        folder = "/etc/postgresql-common/createcluster.d"
+        script = f"mkdir -p {folder} && echo 'create_main_cluster = false' > {folder}/thecloud.conf"
+        subprocess.run([*as_root(), "sh", "-c", script], check=True)
+
+
+ENGINES = (
+    Engine("postgresql", "the embedded database", ("postgresql",), postgres_version,
+           lambda: postgres.binaries() is not None, before_install=no_cluster_of_its_own),
+    Engine("docker", "instances in containers", ("docker.io",), docker_version, docker_answers, start_docker),
+    Engine("image tools", "`thecloud images build`", ("mmdebstrap",), lambda: first_line("mmdebstrap", "--version"),
+           lambda: shutil.which("mmdebstrap") is not None),
+)  # fmt: skip
+
+
+def as_root() -> list[str]:
+    """A prefix that runs a command as root: nothing for root, sudo where it asks for no password."""
+    return [] if os.geteuid() == 0 else ["sudo", "-n"]
+
+
+def may_install() -> bool:
+    if shutil.which("apt-get") is None:
+        return False
+    return os.geteuid() == 0 or subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
+
+
+def examine(engine: Engine) -> Finding:
+    version, answers = engine.version(), engine.answers()
+    if answers:
+        return Finding(engine, version, True, "")
+    if version is None:
+        return Finding(engine, None, False, f"apt-get install {' '.join(engine.packages)}")
+    return Finding(engine, version, False, "start it, or see why this user cannot reach it (`thecloud doctor --fix`)")
+
+
+def fix(engine: Engine, say: Callable[[str], None]) -> Finding:
+    """Install and start what is missing of an engine, where we may; then what is still the matter."""
+    finding = examine(engine)
+    if not finding.advice or not may_install():
+        return finding
+    if finding.version is None:
+        say(f"installing {' '.join(engine.packages)}")
+        engine.before_install()
+        install(engine.packages)
+    if engine.start and not engine.answers():
+        say(f"starting {engine.name}")
+        engine.start()
+        asyncio.run(_until(engine.answers))
+    return examine(engine)
+
+
+def install(packages: tuple[str, ...]) -> None:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    command = [*as_root(), "apt-get", "-qq", "-o", "Dpkg::Use-Pty=0"]
+    subprocess.run([*command, "update"], check=True, env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, "install", "-y", "--no-install-recommends", *packages], check=True, env=environment,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+
+
+async def _until(answers: Callable[[], bool]) -> None:
+    for _ in range(int(PATIENCE / 0.2)):
+        if answers():
+            return
+        await asyncio.sleep(0.2)

@@ -1,0 +1,44 @@
+"""The machines that run instances: what each has, and when it was last heard of."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from server import db
+from server.db import METADATA
+from server.work import every
+
+if TYPE_CHECKING:
+    from server.app import App
+
+BEAT = timedelta(seconds=10)
+SILENT = timedelta(seconds=45)  # without a beat, and nothing new is put there
+
+HOSTS = sa.Table(
+    "hosts",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("compute", sa.Text, nullable=False),
+    sa.Column("vcpus", sa.BigInteger, nullable=False),
+    sa.Column("memory_mb", sa.BigInteger, nullable=False),
+    sa.Column("heartbeat_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+)
+_insert = postgresql.insert(HOSTS).values(
+    {name: sa.bindparam(name) for name in ("name", "compute", "vcpus", "memory_mb")} | {"heartbeat_at": sa.func.now()}
+)
+_BEAT = _insert.on_conflict_do_update(
+    index_elements=[HOSTS.c.name],
+    set_={name: _insert.excluded[name] for name in ("compute", "vcpus", "memory_mb", "heartbeat_at")},
+)
+alive = HOSTS.c.heartbeat_at > sa.func.now() - SILENT
+
+
+@every(BEAT, each_host=True)
+async def beat(app: "App") -> None:
+    """Say what this host has. It falls silent when its compute engine does not answer."""
+    has = await app.drivers.compute.capacity()
+    async with app.db.transaction() as tx:
+        await db.execute(tx, _BEAT, name=app.config.host, compute=app.drivers.compute_name,
+                         vcpus=has.vcpus, memory_mb=has.memory_mb)  # fmt: skip

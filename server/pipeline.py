@@ -1,0 +1,324 @@
+"""What happens around every RPC, whether it came over gRPC or REST. This is the whole list, in order:
+
+  1. who is calling    the API key in the metadata names somebody, and the tenant to act in
+  2. rate limit        rule.rate_limit, else the general one
+  3. validate          the request against its buf.validate annotations
+  4. may they          rule.permission in the tenant
+  5. replay            the reply to an earlier call with this Idempotency-Key
+  6. the method        in one transaction with 5, 7, 8 and whatever it wakes
+  7. quota             rule.quota
+  8. audit             rule.audit; a refused or failed call is recorded too
+
+A method that only reads gets a connection outside a transaction, and a `live` one gets none.
+The rules are method options in the protos (thecloud/v1/options.proto).
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import protovalidate
+import structlog
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from thecloud.v1 import options_pb2
+
+from server import audit, auth, db, idempotency, quota, ratelimit
+from server.access import allows
+from server.auth import NOBODY, Principal
+from server.errors import ApiError, invalid, invalid_fields, not_found, rate_limited
+from server.log import REQUEST_ID
+from server.metrics import CALLS, Observer
+
+if TYPE_CHECKING:
+    from server.app import App
+
+log = structlog.get_logger()
+TRIES = 3  # of a transaction that the database ended because of another one
+FAILED_KEYS_A_MINUTE = 300  # of one address, in one process
+_validator = protovalidate.Validator()
+
+
+class Method:
+    """An RPC and its rules, read from the descriptor once."""
+
+    def __init__(self, descriptor: MethodDescriptor, implementation: object) -> None:
+        self.descriptor = descriptor
+        self.name = descriptor.name
+        self.full_name = f"/{descriptor.containing_service.full_name}/{descriptor.name}"
+        self.function: Callable[..., Any] = getattr(implementation, descriptor.name)
+        self.prepare: Callable[..., Awaitable[Any]] | None = getattr(implementation, f"prepare_{descriptor.name}", None)
+        self.request: type[Message] = GetMessageClass(descriptor.input_type)
+        self.response: type[Message] = GetMessageClass(descriptor.output_type)
+        self.streams = descriptor.client_streaming or descriptor.server_streaming
+        rule: options_pb2.Rule = descriptor.GetOptions().Extensions[options_pb2.rule]
+        access = rule.WhichOneof("access")
+        if access is None:
+            raise TypeError(f"{descriptor.full_name} does not say who may call it")
+        if self.streams and not rule.live:
+            raise TypeError(f"{descriptor.full_name} streams, so it must be live: no transaction stays open that long")
+        if rule.live and rule.audit:
+            raise TypeError(f"{descriptor.full_name} is live, so it has no transaction to be audited in")
+        self.anyone = access == "anyone"
+        self.permission, self.audit, self.live = rule.permission, rule.audit, rule.live
+        self.quota, self.tenant_field = list(rule.quota), rule.tenant_field
+        self.rate_limit = rule.rate_limit if rule.HasField("rate_limit") else None
+        self.target_kind, _, target = rule.target.partition("/")
+        self.target_field = target.strip("{}") if target.startswith("{") else ""
+        self.observers: dict[str, Observer] = {}
+
+    def target(self, *messages: Message | None) -> str:
+        """ "instance/{id}" with the id of the first message that has one: the request, else what the call made."""
+        found = (getattr(message, self.target_field, "") for message in messages if message and self.target_field)
+        return f"{self.target_kind}/{next((each for each in found if each), '*')}"
+
+
+@dataclass(slots=True)
+class Call:
+    """One RPC in flight: what was called, by whom, in which tenant, and the transaction it runs in."""
+
+    method: Method
+    metadata: Mapping[str, str]
+    address: str
+    request_id: str
+    principal: Principal = NOBODY
+    tenant: UUID | None = None
+    tx: db.Tx = None  # type: ignore[assignment]  # a live method has none
+    prepared: Any = None  # what the method's prepare_… found out before the transaction
+    headers: dict[str, str] = field(default_factory=dict)  # of the reply
+
+    @property
+    def tenant_id(self) -> UUID:
+        """The tenant the call acts in. Only methods with a permission are sure to have one."""
+        assert self.tenant is not None
+        return self.tenant
+
+
+class Pipeline:
+    """Calls methods by name."""
+
+    def __init__(self, app: "App", services: Mapping[str, tuple[ServiceDescriptor, object]]) -> None:
+        self.app = app
+        self.buckets = ratelimit.Buckets()
+        self.methods = {
+            method.full_name: method
+            for service, implementation in services.values()
+            for method in (Method(each, implementation) for each in service.methods)
+        }
+        self.in_flight = 0
+
+    def method(self, full_name: str) -> Method:
+        """The handle to call a method by."""
+        return self.methods[full_name]
+
+    async def unary(
+        self, method: Method, request: Message, metadata: Mapping[str, str], address: str,
+        headers: dict[str, str], timeout: float | None = None,
+    ) -> Message:  # fmt: skip
+        """The method's response. Raises ApiError and nothing else. `headers` gets those of the reply."""
+        call = Call(method, metadata, address, metadata.get("x-request-id") or str(uuid4()), headers=headers)
+        REQUEST_ID.set(call.request_id)
+        began, outcome = time.perf_counter(), "OK"
+        most = self.app.config.deadline_seconds
+        self.in_flight += 1
+        try:
+            async with asyncio.timeout(most if timeout is None else min(timeout, most)):
+                await self._admit(call, request)
+                if method.prepare:
+                    call.prepared = await method.prepare(call, request)
+                if method.live:
+                    response: Message = await method.function(call, request)
+                elif method.audit:
+                    response = await self._perform(call, request)
+                else:
+                    async with self.app.db.reading() as call.tx:
+                        response = await method.function(call, request)
+                return response
+        except Exception as exception:
+            error = await self._failed(call, request, exception)
+            outcome = error.reason
+            raise error from None
+        except asyncio.CancelledError:
+            outcome = "CANCELLED"
+            raise
+        finally:
+            self.in_flight -= 1
+            self._observe(call, outcome, time.perf_counter() - began)
+
+    async def stream(
+        self, method: Method, requests: AsyncIterator[Message], metadata: Mapping[str, str], address: str,
+        headers: dict[str, str],
+    ) -> AsyncIterator[Message]:  # fmt: skip
+        """The responses of a streaming method, admitted by its first request. Raises ApiError and nothing else.
+
+        A method that takes one request gets that; one that takes many gets the first, and an iterator of the rest.
+        """
+        call = Call(method, metadata, address, metadata.get("x-request-id") or str(uuid4()), headers=headers)
+        REQUEST_ID.set(call.request_id)
+        began, outcome, first = time.perf_counter(), "OK", method.request()
+        self.in_flight += 1
+        try:
+            async with asyncio.timeout(self.app.config.deadline_seconds):
+                first = await anext(requests, first)
+                await self._admit(call, first)
+            arguments = (first, self._validated(requests)) if method.descriptor.client_streaming else (first,)
+            if method.descriptor.server_streaming:
+                async for response in method.function(call, *arguments):
+                    yield response
+            else:
+                yield await method.function(call, *arguments)
+        except Exception as exception:
+            error = await self._failed(call, first, exception)
+            outcome = error.reason
+            raise error from None
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome = "CANCELLED"
+            raise
+        finally:
+            self.in_flight -= 1
+            self._observe(call, outcome, time.perf_counter() - began)
+
+    async def _admit(self, call: Call, request: Message) -> None:
+        """Steps 1 to 4."""
+        method = call.method
+        if not method.anyone:
+            key = auth.credential(call.metadata)
+            call.principal = self.app.keys.cached(key) or await self._look_up(call, key)
+        if method.rate_limit:
+            await self._limit(call, method.rate_limit)
+        elif self.app.config.rate_limit:
+            who = call.address if method.anyone else str(call.principal.user_id)
+            if seconds := self.buckets.take(who, self.app.config.rate_limit):
+                raise rate_limited(seconds)
+        if violations := _validator.collect_violations(request):
+            raise invalid_fields([(_path(each.proto.field), each.proto.message) for each in violations])
+        if not method.anyone:
+            self._authorize(call, request)
+
+    async def _look_up(self, call: Call, key: str) -> Principal:
+        bucket = f"failed/{ratelimit.address_group(call.address)}"
+        try:
+            return await self.app.keys.look_up(key)
+        except ApiError:
+            if seconds := self.buckets.take(bucket, FAILED_KEYS_A_MINUTE):
+                raise rate_limited(seconds) from None
+            raise
+
+    def _authorize(self, call: Call, request: Message) -> None:
+        method, principal = call.method, call.principal
+        if method.tenant_field:
+            named = getattr(request, method.tenant_field)
+            call.tenant = UUID(named)
+            if call.tenant not in principal.roles:
+                raise not_found("tenant", named)
+        else:
+            call.tenant = principal.tenant(call.metadata.get("x-tenant-id"))
+        if not method.permission:
+            return
+        if call.tenant is None:
+            raise invalid("X-Tenant-ID", "you have no tenant: name one, or make one with POST /tenants")
+        if not allows(principal.roles.get(call.tenant, ""), method.permission):
+            raise ApiError("PERMISSION_DENIED", f"this needs the permission {method.permission} in the tenant",
+                           permission=method.permission)  # fmt: skip
+
+    async def _limit(self, call: Call, limit: options_pb2.RateLimit) -> None:
+        """Take a token of the method's own bucket, which all processes share."""
+        per_minute = getattr(self.app.config, f"{limit.bucket}_rate_limit", limit.per_minute)
+        by_address = limit.key == options_pb2.RateLimit.KEY_ADDRESS
+        who = ratelimit.address_group(call.address) if by_address else str(call.principal.user_id)
+        async with self.app.db.reading() as tx:
+            seconds = await ratelimit.take(tx, f"{limit.bucket or call.method.full_name}/{who}", per_minute)
+        call.headers["ratelimit-limit"] = str(per_minute)
+        if seconds:
+            call.headers |= {"ratelimit-remaining": "0", "ratelimit-reset": str(round(seconds + 0.5))}
+            raise rate_limited(seconds)
+
+    async def _perform(self, call: Call, request: Message) -> Message:
+        """Steps 5 to 8, in one transaction. One that loses a deadlock is begun again."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                async with self.app.db.transaction(call.principal.email, call.request_id) as call.tx:
+                    return await self._mutate(call, request)
+            except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError):
+                if attempt == TRIES:
+                    raise ApiError("UNAVAILABLE", "too many changes at once; try again") from None
+        raise AssertionError("unreachable")
+
+    async def _mutate(self, call: Call, request: Message) -> Message:
+        method = call.method
+        key = None if method.anyone else call.metadata.get("idempotency-key")
+        if key and (before := await idempotency.replay(call, key, request)) is not None:
+            call.headers["idempotency-replayed"] = "true"
+            return before
+        used = await quota.usage(call.tx, call.tenant_id, method.quota) if method.quota else None
+        response: Message = await method.function(call, request)
+        if used:
+            await quota.enforce(call.tx, call.tenant_id, used)
+        await audit.record(call.tx, call, "success", method.target(request, response))
+        if key:
+            await idempotency.keep(call, key, response)
+        return response
+
+    async def _failed(self, call: Call, request: Message, exception: Exception) -> ApiError:
+        """What the caller is told. A refused or failed change is audited."""
+        error = to_api_error(exception, call.request_id)
+        if error.rule.http >= 500:
+            log.error("rpc_failed", rpc=call.method.full_name, reason=error.reason,
+                      exc_info=exception if error.reason == "INTERNAL" else None)  # fmt: skip
+        if call.method.audit and error.rule.http < 500:
+            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                async with asyncio.timeout(5), self.app.db.transaction(call.principal.email, call.request_id) as tx:
+                    await audit.record(tx, call, "failure", call.method.target(request), error.reason)
+        return error
+
+    def _observe(self, call: Call, outcome: str, seconds: float) -> None:
+        method = call.method
+        observer = method.observers.get(outcome)
+        if observer is None:
+            observer = method.observers[outcome] = CALLS.labels(method.full_name, outcome)
+        observer.observe(seconds)
+        if method.audit:
+            log.info("rpc", rpc=method.full_name, outcome=outcome, user=call.principal.email,
+                     tenant=str(call.tenant or ""), address=call.address, milliseconds=round(seconds * 1000, 1))  # fmt: skip
+
+    async def _validated(self, requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+        async for request in requests:
+            if violations := _validator.collect_violations(request):
+                raise invalid_fields([(_path(each.proto.field), each.proto.message) for each in violations])
+            yield request
+
+
+def to_api_error(exception: Exception, request_id: str) -> ApiError:
+    """Any exception as what the caller may know of it."""
+    match exception:
+        case ApiError():
+            return exception
+        case TimeoutError():
+            return ApiError("DEADLINE_EXCEEDED", "the call's deadline passed before it was done; nothing was changed")
+        case asyncpg.PostgresError() if (error := db.violated(exception)) is not None:
+            return error
+        case OSError() | asyncpg.PostgresConnectionError() | asyncpg.InterfaceError() | asyncpg.OperatorInterventionError():
+            return ApiError("UNAVAILABLE", f"the server cannot reach what it needs; try again. Request id {request_id}")
+    return ApiError("INTERNAL", f"internal error; the server's log has the cause under request id {request_id}")
+
+
+def _path(path: Any) -> str:
+    """`labels["env"]`, `volumes[0].mount_path`: the field a violation is about; empty for the whole message."""
+    if path is None:
+        return ""
+    parts: list[str] = []
+    for element in path.elements:
+        parts.append(element.field_name)
+        if (subscript := element.subscript) is not None:
+            quoted = f'"{subscript.value}"' if subscript.field == "string_key" else subscript.value
+            parts[-1] += f"[{quoted}]"
+    return ".".join(parts)
+
+

@@ -1,0 +1,80 @@
+"""One server process: what it serves and works on, from its start to a graceful stop."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from drivers import load
+from server import app as server_app
+from server import cloud, db
+from server.config import BadConfig, Config
+
+log = structlog.get_logger()
+
+
+def run(
+    config: Config, database_url: str, *, api: bool, works: bool, shared: bool = False,
+    ready: Callable[[server_app.Running], None] = lambda running: None,
+) -> None:  # fmt: skip
+    """Serve the API, work, or both, until SIGINT or SIGTERM. `shared`: other processes listen there too."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main(config, database_url, api=api, works=works, shared=shared, ready=ready))
+
+
+async def main(
+    config: Config, database_url: str, *, api: bool, works: bool, shared: bool,
+    ready: Callable[[server_app.Running], None], stop: asyncio.Event | None = None,
+) -> None:  # fmt: skip
+    stop = stop or stopping()
+    server_app.load_services()
+    async with AsyncExitStack() as stack:
+        http = server_app.listening(config.http, shared=shared) if api else None
+        scheme = "https" if config.tls_cert else "http"
+        host, port = http.getsockname()[:2] if http else ("", 0)
+        public_url = config.public_url or f"{scheme}://{host}:{port}"
+        this_cloud = await read_cloud(database_url)
+        drivers = load.load(
+            compute=config.compute, cloud_id=str(this_cloud.id), publish=config.publish,
+            outbox=config.data / "outbox", smtp_url=config.smtp_url, mail_from=config.mail_from,
+        )  # fmt: skip
+        app = await stack.enter_async_context(
+            server_app.opened(config, database_url, drivers, this_cloud, public_url)
+        )
+        running = server_app.Running(app, None)
+        if works:
+            await stack.enter_async_context(server_app.working(app))
+        if http:
+            running = await stack.enter_async_context(server_app.serving(app, http, shared=shared))
+        ready(running)
+        await stop.wait()
+        log.info("stopping")
+
+
+async def read_cloud(database_url: str) -> cloud.Cloud:
+    connection = await db.connect(database_url)
+    try:
+        return await cloud.read(db.Tx(connection))
+    finally:
+        await connection.close()
+
+
+def stopping() -> asyncio.Event:
+    """Set by SIGINT and SIGTERM."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def data_folder(path: Path) -> Path:
+    """The folder, made if it is not there. Raises BadConfig."""
+    try:
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadConfig(f"cannot make the data folder {path}: {error.strerror}; name another with --data") from None
+    return path.resolve()

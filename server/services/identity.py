@@ -1,0 +1,197 @@
+"""People and the API keys they call with. The tables are in server/auth.py, which every call needs."""
+
+import secrets
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import asyncpg
+import sqlalchemy as sa
+from google.protobuf.empty_pb2 import Empty
+from sqlalchemy.dialects import postgresql
+from thecloud.v1 import identity_pb2 as pb
+
+from server import auth, changes, db, ratelimit
+from server.auth import ApiKey, User
+from server.db import METADATA, Tx
+from server.errors import ApiError, invalid, not_found
+from server.pipeline import Call
+from server.services import tenants
+from server.work import RECONCILERS, every, wake
+
+if TYPE_CHECKING:
+    from server.app import App
+
+RESETS = sa.Table(
+    "password_resets",
+    METADATA,
+    sa.Column("user_id", postgresql.UUID, primary_key=True),
+    sa.Column("token_hash", sa.LargeBinary, nullable=True),  # null until the mail is on its way
+    sa.Column("expires_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+)
+TOKEN_LIFE = timedelta(hours=1)
+LOCKOUT = timedelta(minutes=15)
+WRONG_PASSWORDS = 5
+MAIL = """Somebody asked to set a new password for your account. If it was you, use this token within the hour:
+
+    {token}
+
+Send it to POST /auth/reset-password as "token", with your "new_password". If it was not you, do nothing.
+"""
+
+_own_keys = ApiKey.TABLE.c.user_id == sa.bindparam("user_id", type_=postgresql.UUID)
+_by_email = sa.select(User.TABLE).where(User.TABLE.c.email == sa.bindparam("email"))
+_own_key = sa.select(ApiKey.TABLE).where(ApiKey.TABLE.c.id == sa.bindparam("id"), _own_keys).with_for_update()
+_ask_reset = postgresql.insert(RESETS).values(
+    user_id=sa.bindparam("user_id"), token_hash=sa.null(), expires_at=sa.func.now() + TOKEN_LIFE
+)
+_ASK_RESET = _ask_reset.on_conflict_do_update(
+    index_elements=[RESETS.c.user_id], set_={"token_hash": sa.null(), "expires_at": _ask_reset.excluded.expires_at}
+)
+_SET_TOKEN = (
+    sa.update(RESETS)
+    .where(RESETS.c.user_id == sa.bindparam("whose"))
+    .values(token_hash=sa.bindparam("token_hash"))
+    .returning(RESETS.c.user_id)
+)
+_TAKE_TOKEN = (
+    sa.delete(RESETS)
+    .where(RESETS.c.token_hash == sa.bindparam("token_hash"), RESETS.c.expires_at > sa.func.now())
+    .returning(RESETS.c.user_id)
+)
+_EXPIRED = sa.delete(RESETS).where(RESETS.c.expires_at < sa.func.now())
+
+
+class IdentityService:
+    def __init__(self, app: "App") -> None:
+        self.app = app
+
+    async def prepare_Register(self, call: Call, request: pb.RegisterRequest) -> str:
+        return await auth.hash_password(request.password)
+
+    async def Register(self, call: Call, request: pb.RegisterRequest) -> pb.RegisterResponse:
+        user = await register(call.tx, request.email.lower(), call.prepared, request.name.strip())
+        shown = db.to_message(user)
+        return pb.RegisterResponse(
+            user_id=shown.id, id=shown.id, email=shown.email, name=shown.name,
+            default_tenant_id=shown.default_tenant_id, created_at=shown.created_at, updated_at=shown.updated_at,
+        )  # fmt: skip
+
+    async def prepare_Login(self, call: Call, request: pb.LoginRequest) -> User:
+        """Whose email address and password these are. What is counted of wrong ones must outlive the refusal."""
+        email = request.email.lower()
+        bucket = f"wrong password/{auth.digest(email).hex()}"
+        async with self.app.db.reading() as tx:
+            locked = await ratelimit.wait(tx, bucket, WRONG_PASSWORDS, LOCKOUT)
+            user = await db.first(tx, User, _by_email, email=email)
+        right = await auth.verify_password(request.password, user.password_hash if user else None)
+        if locked:
+            raise ApiError("UNAUTHENTICATED", "too many wrong passwords for this address; try again in 15 minutes")
+        async with self.app.db.reading() as tx:
+            if user is None or not right:
+                await ratelimit.take(tx, bucket, WRONG_PASSWORDS, LOCKOUT)
+                raise ApiError("UNAUTHENTICATED", "the email address or the password is wrong")
+            await ratelimit.forget(tx, bucket)
+        return user
+
+    async def Login(self, call: Call, request: pb.LoginRequest) -> pb.LoginResponse:
+        user: User = call.prepared
+        text, _ = await make_key(call.tx, user.id, "Default Key")
+        return pb.LoginResponse(user=db.to_message(user), api_key=text)
+
+    async def ForgotPassword(self, call: Call, request: pb.ForgotPasswordRequest) -> Empty:
+        user = await db.first(call.tx, User, _by_email, email=request.email.lower())
+        if user is not None:
+            await db.execute(call.tx, _ASK_RESET, user_id=user.id)
+            await wake(call.tx, "password_reset", user.id)
+        return Empty()
+
+    async def prepare_ResetPassword(self, call: Call, request: pb.ResetPasswordRequest) -> str:
+        return await auth.hash_password(request.new_password)
+
+    async def ResetPassword(self, call: Call, request: pb.ResetPasswordRequest) -> Empty:
+        user_id = await db.value(call.tx, _TAKE_TOKEN, token_hash=auth.digest(request.token))
+        user = await db.find(call.tx, User, user_id, lock=True) if user_id else None
+        if user is None:
+            raise invalid("token", "this token is unknown, was used, or is older than an hour; ask for a new one")
+        await changes.update(call.tx, user, password_hash=call.prepared)
+        return Empty()
+
+    async def GetMe(self, call: Call, request: pb.GetMeRequest) -> pb.User:
+        user = await db.find(call.tx, User, call.principal.user_id)
+        if user is None:
+            raise not_found("user", call.principal.user_id)
+        return db.to_message(user)  # type: ignore[no-any-return]
+
+    async def CreateKey(self, call: Call, request: pb.CreateKeyRequest) -> pb.ApiKey:
+        text, key = await make_key(call.tx, call.principal.user_id, request.name)
+        return db.to_message(key, key=text)  # type: ignore[no-any-return]
+
+    async def ListKeys(self, call: Call, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
+        keys, token = await db.page(
+            call.tx, ApiKey, _own_keys, size=request.page_size, token=request.page_token,
+            user_id=call.principal.user_id,
+        )  # fmt: skip
+        return pb.ListKeysResponse(keys=map(db.to_message, keys), next_page_token=token)
+
+    async def RevokeKey(self, call: Call, request: pb.RevokeKeyRequest) -> Empty:
+        await self._revoke(call, request.id)
+        return Empty()
+
+    async def RotateKey(self, call: Call, request: pb.RotateKeyRequest) -> pb.ApiKey:
+        old = await self._revoke(call, request.id)
+        text, key = await make_key(call.tx, old.user_id, old.name)
+        return db.to_message(key, key=text)  # type: ignore[no-any-return]
+
+    async def _revoke(self, call: Call, id: str) -> ApiKey:
+        key = await db.first(call.tx, ApiKey, _own_key, id=UUID(id), user_id=call.principal.user_id)
+        if key is None:
+            raise not_found("api_key", id)
+        await changes.delete(call.tx, key)
+        await self.app.keys.forget(call.tx, key.user_id)
+        return key
+
+
+async def register(tx: Tx, email: str, password_hash: str, name: str) -> User:
+    """A new user, with a personal tenant."""
+    id = uuid4()
+    try:
+        user = await changes.insert(
+            tx, User, id=id, email=email, name=name, password_hash=password_hash, default_tenant_id=None
+        )
+    except asyncpg.UniqueViolationError:
+        raise ApiError("ALREADY_EXISTS", f"somebody has registered with {email}; log in, or reset the password",
+                       kind="user", email=email) from None  # fmt: skip
+    tenant = await tenants.create(tx, id, name, f"personal-{id}")
+    return await changes.update(tx, user, default_tenant_id=tenant.id)
+
+
+async def make_key(tx: Tx, user_id: UUID, name: str) -> tuple[str, ApiKey]:
+    """A new key: its text, which is kept nowhere, and its row."""
+    text = auth.new_key()
+    prefix = text[: len(auth.PREFIX) + 6]
+    key = await changes.insert(
+        tx, ApiKey, id=uuid4(), user_id=user_id, name=name, hash=auth.digest(text), prefix=prefix,
+        last_used=sa.func.now(),
+    )  # fmt: skip
+    return text, key
+
+
+async def send_reset(app: "App", user_id: UUID) -> None:
+    """Mail a fresh token to somebody who asked for one. A repeat sends another: only the latest works."""
+    token = secrets.token_urlsafe(32)
+    async with app.db.transaction() as tx:
+        asked = await db.value(tx, _SET_TOKEN, whose=user_id, token_hash=auth.digest(token))
+        user = await db.find(tx, User, user_id)
+    if asked and user:
+        await app.drivers.mail.send(uuid4(), user.email, "Your new password", MAIL.format(token=token))
+
+
+RECONCILERS["password_reset"] = send_reset
+
+
+@every(timedelta(hours=1))
+async def sweep(app: "App") -> None:
+    """Drop reset tokens that have expired."""
+    async with app.db.transaction() as tx:
+        await db.execute(tx, _EXPIRED)

@@ -1,0 +1,185 @@
+"""Compute in memory, held to the same contract as the real drivers."""
+
+import asyncio
+import string
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from drivers.contracts import Capacity, InstanceSeen, InstanceSpec, Power, Refused, Stats
+
+
+@dataclass
+class Machine:
+    """One fake instance, as it is now."""
+
+    spec: InstanceSpec
+    private_ip: str
+    power: Power = "STOPPED"
+    exit_code: int | None = None
+    log: list[bytes] = field(default_factory=list)
+    terminals: "list[FakeTerminal]" = field(default_factory=list)
+
+
+class FakeCompute:
+    """Runs nothing, and remembers everything.
+
+    Of commands it knows `sh -c` with `echo`, `exit` and anything else, which it takes to run forever.
+    """
+
+    def __init__(self) -> None:
+        self.machines: dict[UUID, Machine] = {}
+        self.missing_images = {"no-such-image"}
+        self.slow_images: set[str] = set()
+        self.slow_applies = 2  # that find a slow image still being pulled, for each instance
+        self.size = Capacity(vcpus=64, memory_mb=256 * 1024)
+        self._waited: dict[UUID, int] = {}
+        self._made = 0
+
+    def crash(self, id: UUID) -> None:
+        """End the instance's command with exit code 1."""
+        self._stop(self.machines[id], exit_code=1)
+
+    async def apply(self, spec: InstanceSpec) -> InstanceSeen:
+        await self.check(spec)
+        machine = self.machines.get(spec.id)
+        if machine is None:
+            waited = self._waited.get(spec.id, 0)
+            if spec.image in self.slow_images and waited < self.slow_applies:
+                self._waited[spec.id] = waited + 1
+                return InstanceSeen(power=None, message=f"pulling {spec.image}")
+            self._made += 1
+            machine = self.machines[spec.id] = Machine(spec, f"198.18.{self._made // 250}.{self._made % 250 + 1}")
+        machine.spec = spec
+        if spec.power == "STOPPED" and machine.power != "STOPPED":
+            self._stop(machine, exit_code=0)
+        elif spec.power != "STOPPED" and machine.power == "STOPPED":
+            self._start(machine)
+        elif spec.power != "STOPPED":
+            machine.power = spec.power
+        return seen(machine)
+
+    async def observe(self, id: UUID) -> InstanceSeen | None:
+        await asyncio.sleep(0)
+        return seen(self.machines[id]) if id in self.machines else None
+
+    async def delete(self, id: UUID) -> None:
+        await asyncio.sleep(0)
+        if id in self.machines:
+            self._stop(self.machines.pop(id), exit_code=137)
+        self._waited.pop(id, None)
+
+    async def check(self, spec: InstanceSpec) -> None:
+        await asyncio.sleep(0)
+        if spec.image in self.missing_images:
+            raise Refused(f"image {spec.image} is not there")
+        if spec.vcpus > self.size.vcpus or spec.memory_mb > self.size.memory_mb:
+            raise Refused(f"this host has {self.size.vcpus} processors and {self.size.memory_mb} MiB of memory")
+        if spec.cmd and spec.cmd[:2] != ("sh", "-c"):
+            raise Refused(f"the command {spec.cmd[0]} cannot be run")
+        others = (machine.spec for machine in self.machines.values() if machine.spec.id != spec.id)
+        taken = {port.host for other in others for port in other.ports}
+        for port in spec.ports:
+            if port.host in taken:
+                raise Refused(f"port {port.host} of the host is taken; choose another, or 0 to have one picked")
+
+    async def list(self) -> dict[UUID, InstanceSeen]:
+        await asyncio.sleep(0)
+        return {id: seen(machine) for id, machine in self.machines.items()}
+
+    async def capacity(self) -> Capacity:
+        await asyncio.sleep(0)
+        return self.size
+
+    async def stats(self, id: UUID) -> Stats:
+        machine = await self._running(id)
+        limit = machine.spec.memory_mb * 2**20
+        return Stats(
+            cpu_percentage=0.0 if machine.power == "PAUSED" else 10.0,
+            memory_usage_bytes=limit // 4,
+            memory_limit_bytes=limit,
+            network_rx_bytes=0,
+            network_tx_bytes=0,
+            disk_read_bytes=0,
+            disk_write_bytes=0,
+            cpu_time_nanoseconds=10**9,
+        )
+
+    async def logs(self, id: UUID, tail: int) -> bytes:
+        await asyncio.sleep(0)
+        if id not in self.machines:
+            raise LookupError(f"there is no instance {id}")
+        return b"".join(self.machines[id].log[-tail:] if tail else [])[-(2**20) :]
+
+    async def console(self, id: UUID) -> "FakeTerminal":
+        machine = await self._running(id)
+        if machine.power == "PAUSED":
+            raise LookupError(f"instance {id} does not run")
+        terminal = FakeTerminal()
+        machine.terminals.append(terminal)
+        return terminal
+
+    async def _running(self, id: UUID) -> Machine:
+        await asyncio.sleep(0)
+        machine = self.machines.get(id)
+        if machine is None or machine.power == "STOPPED":
+            raise LookupError(f"instance {id} does not run")
+        return machine
+
+    def _start(self, machine: Machine) -> None:
+        """Start the command, and run what there is of it to its end."""
+        machine.power, machine.exit_code = machine.spec.power, None
+        environment = dict(pair.split("=", 1) for pair in machine.spec.env)
+        for statement in "".join(machine.spec.cmd[2:]).split(";"):
+            match string.Template(statement).safe_substitute(environment).split():
+                case ["echo", *words]:
+                    machine.log.append(" ".join(words).encode() + b"\n")
+                case ["exit", code]:
+                    self._stop(machine, exit_code=int(code))
+
+    def _stop(self, machine: Machine, exit_code: int) -> None:
+        if machine.power != "STOPPED":
+            machine.power, machine.exit_code = "STOPPED", exit_code
+        for terminal in machine.terminals:
+            terminal.end()
+        machine.terminals.clear()
+
+
+class FakeTerminal:
+    """Prints whatever is typed."""
+
+    def __init__(self) -> None:
+        self.columns, self.rows = 80, 24
+        self._printed: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._ended = False
+
+    async def output(self) -> AsyncIterator[bytes]:
+        while (data := await self._printed.get()) is not None:
+            yield data
+
+    async def write(self, data: bytes) -> None:
+        if self._ended:
+            raise ConnectionError("the terminal has ended")
+        self._printed.put_nowait(data)
+
+    async def resize(self, columns: int, rows: int) -> None:
+        self.columns, self.rows = columns, rows
+
+    async def close(self) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """What close does, without waiting."""
+        if not self._ended:
+            self._ended = True
+            self._printed.put_nowait(None)
+
+
+def seen(machine: Machine) -> InstanceSeen:
+    stopped = machine.power == "STOPPED"
+    return InstanceSeen(
+        power=machine.power,
+        private_ip=None if stopped else machine.private_ip,
+        backend_id=machine.spec.id.hex[:12],
+        exit_code=machine.exit_code if stopped else None,
+    )

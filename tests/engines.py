@@ -1,0 +1,27 @@
+"""The engines that tests run against: one that is missing skips on a laptop and fails where it is required."""
+
+import os
+import socket
+from collections.abc import Callable
+
+import pytest
+
+
+def _docker() -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(5)
+        return probe.connect_ex("/var/run/docker.sock") == 0
+
+
+PROBES: dict[str, Callable[[], bool]] = {"docker": _docker}
+
+
+def require(name: str) -> None:
+    """Go on only when the engine answers. REQUIRE_ENGINES=docker,… or all makes a missing one a failure."""
+    if PROBES[name]():
+        return
+    reason = f"the engine {name} does not answer: `thecloud doctor` tells what to install or start"
+    required = os.environ.get("REQUIRE_ENGINES", "").split(",")
+    if name in required or "all" in required:
+        pytest.fail(reason)
+    pytest.skip(reason)
