@@ -514,7 +514,7 @@ def _fill_any(message: Any, data: Any, depth: int) -> None:
             _filler(descriptor)(part, data.get("value"), depth + 1)
         except Malformed as error:
             raise error.under("value") from None
-    message.type_url, message.value = type_url, part.SerializePartialToString()
+    message.type_url, message.value = type_url, part.SerializePartialToString(deterministic=True)
 
 
 def _fill_struct(message: Any, data: Any, depth: int) -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 from datetime import UTC, datetime, timedelta
+from math import isnan, nan
 from typing import Any
 
 import orjson
@@ -127,7 +128,8 @@ def values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     if field.type == FieldDescriptor.TYPE_BYTES:
         return st.binary(max_size=5)
     if field.cpp_type in (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE):
-        return st.floats(width=32 if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT else 64)
+        numbers = st.floats(width=32 if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT else 64)
+        return numbers.map(lambda number: nan if isnan(number) else number)  # JSON has one NaN, binary has many
     return {FieldDescriptor.CPPTYPE_BOOL: st.booleans(), FieldDescriptor.CPPTYPE_STRING: TEXT, **INTEGERS}[
         field.cpp_type
     ]
@@ -155,7 +157,7 @@ def fill(draw: st.DrawFn, message: Any, depth: int) -> None:
         message.paths.extend(draw(st.lists(st.from_regex(r"[a-z]+(_[a-z]+)*(\.[a-z]+)?", fullmatch=True), max_size=3)))
     elif name == "Any":
         inside = draw(messages(draw(st.sampled_from([*OURS[:20], WELL_KNOWN[1], WELL_KNOWN[4], WELL_KNOWN[-1]]))))
-        message.Pack(inside)
+        message.Pack(inside, deterministic=True)
     elif name in ("Value", "Struct", "ListValue"):
         leaves = st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
         inner = st.recursive(

@@ -33,16 +33,18 @@ POWERS: tuple[Power, ...] = get_args(Power)
 async def until(look: Callable[[], Awaitable[bool]], seconds: float = 30) -> None:
     """Wait until it is so."""
     async with asyncio.timeout(seconds):
-        while not await look():
+        while not await look():  # noqa: ASYNC110 - what is waited for is in another process
             await asyncio.sleep(0.05)
 
 
 async def settled(driver: ComputeDriver, spec: InstanceSpec) -> InstanceSeen:
     """Applied, as often as it takes for the backend to get there."""
     async with asyncio.timeout(60):
-        while (seen := await driver.apply(spec)).power is None:
+        while True:
+            seen = await driver.apply(spec)
+            if seen.power is not None:
+                return seen
             await asyncio.sleep(0.05)
-    return seen
 
 
 async def read_until(terminal: Terminal, wanted: bytes, seconds: float = 10) -> bytes:

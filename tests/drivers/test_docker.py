@@ -85,7 +85,8 @@ class TestDockerCompute(ComputeContract):
         await settled(driver, spec)
         await driver.apply(replace(spec, vcpus=0.25, memory_mb=96))
         look = (
-            "cd /sys/fs/cgroup; if [ -d memory ]; then cat memory/memory.limit_in_bytes pids/pids.max cpu/cpu.cfs_quota_us;"
+            "cd /sys/fs/cgroup;"
+            " if [ -d memory ]; then cat memory/memory.limit_in_bytes pids/pids.max cpu/cpu.cfs_quota_us;"
             " else cat memory.max pids.max; cut -d' ' -f1 cpu.max; fi"
         )
         assert await run_in(engine, spec.id, *shell(look)) == (0, f"{96 * 2**20}\n4096\n25000\n")
@@ -318,9 +319,11 @@ class Registry:
 
     async def __aenter__(self) -> "Registry":
         async with self.engine._query(f"images/{reference(IMAGE)}/get") as response:
-            saved = tarfile.open(fileobj=io.BytesIO(await response.read()))
-        [entry] = json.loads(self._member(saved, "manifest.json"))
-        config, layers = self._member(saved, entry["Config"]), [self._member(saved, path) for path in entry["Layers"]]
+            exported = io.BytesIO(await response.read())
+        with tarfile.open(fileobj=exported) as saved:
+            [entry] = json.loads(self._member(saved, "manifest.json"))
+            config = self._member(saved, entry["Config"])
+            layers = [self._member(saved, path) for path in entry["Layers"]]
         kind = "application/vnd.docker."
         self._manifest = json.dumps(
             {
