@@ -45,7 +45,7 @@ FORWARDED = {
     name.encode(): name
     for name in (
         "x-api-key", "authorization", "x-tenant-id", "x-request-id", "idempotency-key", "user-agent",
-        "traceparent", "grpc-timeout", "accept",
+        "traceparent", "grpc-timeout", "accept", "x-forwarded-for",
     )
 }  # fmt: skip
 JSON = (b"content-type", b"application/json")
@@ -124,7 +124,7 @@ class Endpoint:
         self.streams = method.client_streaming and method.server_streaming
         self.raw = method.output_type.full_name == HttpBody.DESCRIPTOR.full_name
         self.paged = "next_page_token" in method.output_type.fields_by_name
-        rest: options_pb2.Rest = method.GetOptions().Extensions[options_pb2.rest]
+        rest: options_pb2.Rest = method.GetOptions().Extensions[options_pb2.rest]  # type: ignore[index]
         self.rest = rest
         self.message = {"message": rest.message} if rest.message else None
         self.empty = method.output_type.full_name == "google.protobuf.Empty" and not rest.message
@@ -164,7 +164,8 @@ class Shim:
         try:
             path, verb = scope["path"], scope["method"]
             if page := self._page(path, scope):
-                return await self._send(send, 200, metadata, headers, page[1], [(b"content-type", page[0]), PAGE_POLICY])
+                more = [(b"content-type", page[0]), PAGE_POLICY]
+                return await self._send(send, 200, metadata, headers, page[1], more)
             endpoint, values, enveloped = self._find("GET" if verb == "HEAD" else verb, scope, headers)
             if endpoint.streams:
                 raise ApiError("INVALID_ARGUMENT", "this is a WebSocket: connect with Upgrade: websocket")
@@ -178,9 +179,8 @@ class Shim:
             await self._fail(error, send, metadata, headers)
         except Exception:
             log.exception("shim_failed", request_id=metadata["x-request-id"])
-            error = ApiError("INTERNAL", f"internal error; the server's log has the cause under request id "
-                                         f"{metadata['x-request-id']}")  # fmt: skip
-            await self._fail(error, send, metadata, headers)
+            text = f"internal error; the server's log has the cause under request id {metadata['x-request-id']}"
+            await self._fail(ApiError("INTERNAL", text), send, metadata, headers)
 
     def _find(self, verb: str, scope: Scope, headers: dict[str, str]) -> tuple[Endpoint, list[str], bool]:
         """The endpoint, the values of its path, and whether the answer is enveloped."""
@@ -204,10 +204,7 @@ class Shim:
     async def _read(self, endpoint: Endpoint, values: list[str], scope: Scope, receive: Receive) -> Message:
         """The request: the body, then the query, then the path. The place that names the resource has the last word."""
         try:
-            if endpoint.body:
-                message = self._parse(endpoint, await self._body(scope, receive))
-            else:
-                message = endpoint.request()
+            message = self._parse(endpoint, await self._body(scope, receive)) if endpoint.body else endpoint.request()
             if endpoint.query_fields and scope["query_string"]:
                 for name, text in parse_qsl(scope["query_string"].decode("latin-1"), True, max_num_fields=200):
                     if field := endpoint.query_fields.get(name):
@@ -231,12 +228,12 @@ class Shim:
             raise invalid("", f"the body is not JSON: {error}") from None
         if endpoint.body != "*":
             data = {endpoint.body: data}
-        message = endpoint.decode(data)
+        message: Any = endpoint.decode(data)
         if endpoint.masked and not message.HasField("update_mask"):
             known = message.DESCRIPTOR.fields_by_name
             names = [name for name, value in data.items() if name in known and value is not None]
-            message.update_mask.paths.extend(sorted(set(names) - set(endpoint.names)))  # type: ignore[attr-defined]
-        return message
+            message.update_mask.paths.extend(sorted(set(names) - set(endpoint.names)))
+        return message  # type: ignore[no-any-return]
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         limit = self.settings.body_bytes
@@ -332,7 +329,7 @@ class Shim:
         ))  # fmt: skip
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A bidirectional method: each message of the client is `data` of a request, each response's `data` one back."""
+        """A bidirectional method: what the client sends is `data` of a request, `data` of a response is sent back."""
         metadata = forwarded(scope)
         await receive()
         try:

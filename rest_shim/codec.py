@@ -580,7 +580,7 @@ READERS: dict[str, Reader] = {
     "int64": _integer(-(2**63), 2**63 - 1),
     "uint32": _integer(0, 2**32 - 1),
     "uint64": _integer(0, 2**64 - 1),
-    "float": _floating(float.fromhex("0x1.fffffep+127")),
+    "float": _floating(float.fromhex("0x1.fffffefffffffp+127")),  # the largest that does not round to infinity
     "double": _floating(float_info.max),
     "bool": _bool,
     "string": _string,

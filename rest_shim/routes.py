@@ -88,8 +88,6 @@ class Router:
         return None
 
     @staticmethod
-    def _take(
-        targets: dict[str, Any], verb: str, values: list[str], allowed: set[str]
-    ) -> tuple[Any, list[str]] | None:
+    def _take(targets: dict[str, Any], verb: str, values: list[str], allowed: set[str]) -> tuple[Any, list[str]] | None:
         allowed.update(targets)
         return (targets[verb], values) if verb in targets else None

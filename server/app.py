@@ -157,7 +157,7 @@ async def serving(app: App, http: socket.socket, *, shared: bool = False) -> Asy
         ssl_certfile=config.tls_cert or None, ssl_keyfile=config.tls_key or None,
     ))  # fmt: skip
     serve = asyncio.create_task(http_server.serve(sockets=[http]))
-    while not http_server.started and not serve.done():
+    while not http_server.started and not serve.done():  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.005)
     try:
         host, port = http.getsockname()[:2]

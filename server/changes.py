@@ -77,7 +77,8 @@ def public(row: Row) -> dict[str, Any]:
     """The columns that the API shows, less secrets."""
     values: Mapping[str, Any] = row.__dict__
     return {name: str(value) if isinstance(value, UUID) else value
-            for name in _public_names(type(row)) if (value := values[name]) is not None}  # fmt: skip
+            for name in _public_names(type(row))  # type: ignore[arg-type]
+            if (value := values[name]) is not None}  # fmt: skip
 
 
 @cache

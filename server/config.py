@@ -37,6 +37,7 @@ class Config:
     rate_limit: int = 60_000  # calls a minute of one user, in one process; 0: no limit
     auth_rate_limit: int = 5  # calls a minute and address of the four methods that need no key
     pool_size: int = 20  # database connections of one process
+    trusted_proxies: str = ""  # addresses, separated by commas, whose X-Forwarded-For is believed
     cors_origins: str = ""  # origins that browsers may call from, separated by commas; "*" for any
     metrics_token: str = ""  # lets scrapers beyond loopback read /metrics
     smtp_url: str = ""  # smtp://user:password@host:port for mail; empty: files in the outbox

@@ -7,7 +7,7 @@ execution costs three times as much (bench/README.md).
 """
 
 import base64
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
@@ -42,7 +42,7 @@ COLUMN_TYPES: dict[Any, Any] = {
     timedelta: postgresql.INTERVAL(),
     dict: postgresql.JSONB(),
 }
-_DIALECT = asyncpg_dialect()
+_DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]
 _COMPILED: dict[Any, Any] = {}
 
 
@@ -171,9 +171,8 @@ async def _keep(connection: Any) -> None:
 
 def sql(statement: Executable, values: Mapping[str, object]) -> tuple[str, list[object]]:
     """The statement's text, compiled once for its shape, and its arguments in order."""
-    compiled, literals, *_ = statement._compile_w_cache(  # type: ignore[attr-defined]
-        dialect=_DIALECT, compiled_cache=_COMPILED, column_keys=[]
-    )
+    compiled: Any
+    compiled, literals, *_ = statement._compile_w_cache(dialect=_DIALECT, compiled_cache=_COMPILED, column_keys=[])
     parameters = compiled.construct_params(values, extracted_parameters=literals)
     return compiled.string, [parameters[name] for name in compiled.positiontup or ()]
 
@@ -221,12 +220,12 @@ async def first(tx: Tx, cls: type[R], statement: Executable, **values: object) -
 
 async def find(tx: Tx, cls: type[R], id: UUID, *, lock: bool = False) -> R | None:
     """The row with this id, whosever it is. For reconcilers; a service says `get`."""
-    return await first(tx, cls, _by_id(cls, False, lock), id=id)
+    return await first(tx, cls, _by_id(cls, False, lock), id=id)  # type: ignore[arg-type]
 
 
 async def get(tx: Tx, cls: type[O], id: str, tenant_id: UUID, *, lock: bool = False) -> O:
     """The tenant's row with this id. Another tenant's row is as absent as one that never was."""
-    found = await first(tx, cls, _by_id(cls, True, lock), id=UUID(id), tenant_id=tenant_id)
+    found = await first(tx, cls, _by_id(cls, True, lock), id=UUID(id), tenant_id=tenant_id)  # type: ignore[arg-type]
     if found is None:
         raise not_found(cls.KIND, id)
     return found
@@ -272,7 +271,8 @@ async def page(
     size = min(size or MOST, MOST)
     if token:
         values["page_at"], values["page_id"] = _decode(token)
-    found = await rows(tx, cls, _page(cls, where, bool(token)), page_limit=size + 1, **values)
+    statement = _page(cls, where, bool(token))  # type: ignore[arg-type]
+    found = await rows(tx, cls, statement, page_limit=size + 1, **values)
     return found[:size], _encode(found[size - 1]) if len(found) > size else ""
 
 
@@ -305,7 +305,7 @@ def to_message(row: Row, **more: object) -> Any:
     values = row.__dict__ | more
     return row.MESSAGE(**{
         name: convert(value) if convert else value
-        for name, convert in _shown(row.MESSAGE)
+        for name, convert in _shown(row.MESSAGE)  # type: ignore[arg-type]
         if (value := values.get(name)) is not None
     })  # fmt: skip
 
@@ -314,13 +314,13 @@ def to_message(row: Row, **more: object) -> Any:
 def _shown(message: type[Message]) -> list[tuple[str, Callable[[Any], Any] | None]]:
     """The message's fields, and what turns a column's value into each."""
     found: list[tuple[str, Callable[[Any], Any] | None]] = []
-    for field in message.DESCRIPTOR.fields:
-        if field.enum_type:
-            found.append((field.name, enums.numbers(field.enum_type).__getitem__))
-        elif field.type == field.TYPE_STRING and not field.is_repeated:
-            found.append((field.name, str))
+    for each in message.DESCRIPTOR.fields:
+        if each.enum_type:
+            found.append((each.name, enums.numbers(each.enum_type).__getitem__))
+        elif each.type == each.TYPE_STRING and not each.is_repeated:
+            found.append((each.name, str))
         else:
-            found.append((field.name, None))
+            found.append((each.name, None))
     return found
 
 
@@ -345,5 +345,3 @@ def violated(error: asyncpg.PostgresError) -> ApiError | None:
             return invalid("", "text must not contain the zero character")
     sent_by_server = getattr(error, "severity", None)
     return invalid("", str(error)) if isinstance(error, asyncpg.DataError) and sent_by_server else None
-
-

@@ -10,7 +10,7 @@ from thecloud.v1 import errors_pb2, options_pb2
 
 DOMAIN = "thecloud.v1"
 REASONS: dict[str, options_pb2.ErrorRule] = {
-    value.name.removeprefix("ERROR_REASON_"): value.GetOptions().Extensions[options_pb2.error]
+    value.name.removeprefix("ERROR_REASON_"): value.GetOptions().Extensions[options_pb2.error]  # type: ignore[index]
     for value in errors_pb2.ErrorReason.DESCRIPTOR.values[1:]
 }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.aio
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -31,7 +32,7 @@ class GrpcServer:
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
+        services: dict[str, dict[str, Any]] = {}
         for method in pipeline.methods.values():
             name = method.descriptor.containing_service.full_name
             services.setdefault(name, {})[method.name] = handler(pipeline, method)
@@ -45,7 +46,7 @@ class GrpcServer:
         config = self._config
         if config.tls_cert:
             pair = (Path(config.tls_key).read_bytes(), Path(config.tls_cert).read_bytes())
-            port = self._server.add_secure_port(config.grpc, grpc.ssl_server_credentials([pair]))
+            port: int = self._server.add_secure_port(config.grpc, grpc.ssl_server_credentials([pair]))
         else:
             port = self._server.add_insecure_port(config.grpc)
         await self._server.start()
@@ -59,7 +60,7 @@ class GrpcServer:
         await self._server.stop(grace)
 
 
-def handler(pipeline: Pipeline, method: Method) -> grpc.RpcMethodHandler:
+def handler(pipeline: Pipeline, method: Method) -> Any:
     """The method as gRPC calls it. Messages are parsed here, so that bytes that are none get a clear answer."""
 
     async def unary(data: bytes, context: Any) -> bytes:

@@ -62,7 +62,7 @@ async def replay(call: "Call", key: str, request: Message) -> Message | None:
         return None
     before = await db.record(call.tx, _READ, caller=caller, hashed=hashed)
     if before["request_hash"] != request_hash:
-        raise ApiError("IDEMPOTENCY_KEY_REUSED", "this Idempotency-Key was used for a different request; take a new one")
+        raise ApiError("IDEMPOTENCY_KEY_REUSED", "this Idempotency-Key was used for another request; take a new one")
     sealed: bytes = before["response"]
     try:
         plain = AESGCM(_sealing_key(call, key)).decrypt(sealed[:12], sealed[12:], NOTHING)

@@ -197,7 +197,7 @@ async def _sources(folder: Path) -> list[str]:
 
 def _roomy() -> Path | None:
     """Memory to unpack in when there is plenty, else the usual place."""
-    memory = Path("/dev/shm")
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
     return memory if memory.is_dir() and shutil.disk_usage(memory).free > ROOM else None
 
 

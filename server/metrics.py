@@ -23,6 +23,6 @@ def exposition() -> bytes:
     """All metrics in Prometheus' text format; of all processes, when there are several."""
     if values.ValueClass.__name__ == "MmapedValue":
         registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
     return generate_latest(REGISTRY)

@@ -1,4 +1,7 @@
-"""Bring the database's schema up to date. Migrations go forward only: files NNNN_<what>.py, whose number is the revision."""
+"""Bring the database's schema up to date.
+
+Migrations go forward only: files NNNN_<what>.py, whose number is the revision.
+"""
 
 from pathlib import Path
 from typing import Any

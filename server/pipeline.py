@@ -14,7 +14,7 @@ The rules are method options in the protos (thecloud/v1/options.proto).
 """
 
 import asyncio
-import hashlib
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from server.app import App
 
 log = structlog.get_logger()
+REQUEST_ID_FORM = re.compile(r"[\x21-\x7e]{1,128}")
 TRIES = 3  # of a transaction that the database ended because of another one
 FAILED_KEYS_A_MINUTE = 300  # of one address, in one process
 _validator = protovalidate.Validator()
@@ -58,7 +59,7 @@ class Method:
         self.request: type[Message] = GetMessageClass(descriptor.input_type)
         self.response: type[Message] = GetMessageClass(descriptor.output_type)
         self.streams = descriptor.client_streaming or descriptor.server_streaming
-        rule: options_pb2.Rule = descriptor.GetOptions().Extensions[options_pb2.rule]
+        rule: options_pb2.Rule = descriptor.GetOptions().Extensions[options_pb2.rule]  # type: ignore[index]
         access = rule.WhichOneof("access")
         if access is None:
             raise TypeError(f"{descriptor.full_name} does not say who may call it")
@@ -113,6 +114,7 @@ class Pipeline:
             for method in (Method(each, implementation) for each in service.methods)
         }
         self.in_flight = 0
+        self.proxies = frozenset(app.config.trusted_proxies.split(",")) - {""}
 
     def method(self, full_name: str) -> Method:
         """The handle to call a method by."""
@@ -123,8 +125,7 @@ class Pipeline:
         headers: dict[str, str], timeout: float | None = None,
     ) -> Message:  # fmt: skip
         """The method's response. Raises ApiError and nothing else. `headers` gets those of the reply."""
-        call = Call(method, metadata, address, metadata.get("x-request-id") or str(uuid4()), headers=headers)
-        REQUEST_ID.set(call.request_id)
+        call = self._call(method, metadata, address, headers)
         began, outcome = time.perf_counter(), "OK"
         most = self.app.config.deadline_seconds
         self.in_flight += 1
@@ -160,8 +161,7 @@ class Pipeline:
 
         A method that takes one request gets that; one that takes many gets the first, and an iterator of the rest.
         """
-        call = Call(method, metadata, address, metadata.get("x-request-id") or str(uuid4()), headers=headers)
-        REQUEST_ID.set(call.request_id)
+        call = self._call(method, metadata, address, headers)
         began, outcome, first = time.perf_counter(), "OK", method.request()
         self.in_flight += 1
         try:
@@ -184,6 +184,15 @@ class Pipeline:
         finally:
             self.in_flight -= 1
             self._observe(call, outcome, time.perf_counter() - began)
+
+    def _call(self, method: Method, metadata: Mapping[str, str], address: str, headers: dict[str, str]) -> Call:
+        if address in self.proxies and (forwarded := metadata.get("x-forwarded-for")):
+            address = forwarded.rpartition(",")[2].strip()
+        request_id = metadata.get("x-request-id", "")
+        if not REQUEST_ID_FORM.fullmatch(request_id):
+            request_id = str(uuid4())
+        REQUEST_ID.set(request_id)
+        return Call(method, metadata, address, request_id, headers=headers)
 
     async def _admit(self, call: Call, request: Message) -> None:
         """Steps 1 to 4."""
@@ -286,7 +295,8 @@ class Pipeline:
         observer.observe(seconds)
         if method.audit:
             log.info("rpc", rpc=method.full_name, outcome=outcome, user=call.principal.email,
-                     tenant=str(call.tenant or ""), address=call.address, milliseconds=round(seconds * 1000, 1))  # fmt: skip
+                     tenant=str(call.tenant or ""), address=call.address,
+                     milliseconds=round(seconds * 1000, 1))  # fmt: skip
 
     async def _validated(self, requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
         async for request in requests:
@@ -304,7 +314,12 @@ def to_api_error(exception: Exception, request_id: str) -> ApiError:
             return ApiError("DEADLINE_EXCEEDED", "the call's deadline passed before it was done; nothing was changed")
         case asyncpg.PostgresError() if (error := db.violated(exception)) is not None:
             return error
-        case OSError() | asyncpg.PostgresConnectionError() | asyncpg.InterfaceError() | asyncpg.OperatorInterventionError():
+        case (
+            OSError()
+            | asyncpg.PostgresConnectionError()
+            | asyncpg.InterfaceError()
+            | asyncpg.OperatorInterventionError()
+        ):
             return ApiError("UNAVAILABLE", f"the server cannot reach what it needs; try again. Request id {request_id}")
     return ApiError("INTERNAL", f"internal error; the server's log has the cause under request id {request_id}")
 
@@ -320,5 +335,3 @@ def _path(path: Any) -> str:
             quoted = f'"{subscript.value}"' if subscript.field == "string_key" else subscript.value
             parts[-1] += f"[{quoted}]"
     return ".".join(parts)
-
-

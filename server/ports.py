@@ -34,7 +34,9 @@ def parse(text: str) -> list[PortBinding]:
     bindings = [PortBinding(*map(int, pair.split(":"))) for pair in text.split(",")] if text else []
     for each in bindings:
         if each.host > 65535 or not 1 <= each.container <= 65535:
-            raise invalid("ports", f"{each.host}:{each.container} is out of range: host 0 to 65535, container 1 to 65535")
+            raise invalid(
+                "ports", f"{each.host}:{each.container}: a host port is 0 to 65535, a container port 1 to 65535"
+            )
     fixed = [each.host for each in bindings if each.host]
     if len(fixed) != len(set(fixed)):
         raise invalid("ports", "a host port is named twice")

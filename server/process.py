@@ -42,9 +42,7 @@ async def main(
             compute=config.compute, cloud_id=str(this_cloud.id), publish=config.publish,
             outbox=config.data / "outbox", smtp_url=config.smtp_url, mail_from=config.mail_from,
         )  # fmt: skip
-        app = await stack.enter_async_context(
-            server_app.opened(config, database_url, drivers, this_cloud, public_url)
-        )
+        app = await stack.enter_async_context(server_app.opened(config, database_url, drivers, this_cloud, public_url))
         running = server_app.Running(app, None)
         if works:
             await stack.enter_async_context(server_app.working(app))

@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
-
 from drivers.contracts import Refused
 from server import changes, db
 from server.db import Provisioned, Tx
@@ -103,5 +102,3 @@ async def gone(app: "App", row: Provisioned) -> None:
 def reconciling(row: Provisioned) -> bool:
     """Whether the server is still bringing the resource to what was asked."""
     return row.generation > row.observed_generation
-
-

@@ -6,6 +6,7 @@ A service says how its quotas are counted; the methods that use them up name the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -29,13 +30,13 @@ class Quota:
     """The limit of tenants without one of their own, and the statement that counts what a tenant uses."""
 
     default: int
-    used: sa.Select[tuple[int]]  # one number; takes :tenant_id
+    used: sa.Select[Any]  # one number; takes :tenant_id
 
 
 QUOTAS: dict[str, Quota] = {}
 
 
-def counted(name: str, default: int, used: sa.Select[tuple[int]]) -> None:
+def counted(name: str, default: int, used: sa.Select[Any]) -> None:
     """Declare a quota. `used` takes the bind parameter tenant_id."""
     QUOTAS[name] = Quota(default, used)
 

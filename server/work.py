@@ -58,8 +58,9 @@ WORK = sa.Table(
     sa.Column("last_error", sa.Text, nullable=True),
 )
 
+
 class NotYet(Exception):
-    """What is wanted is not there, for a reason outside this program; the text says which. Try again, later each time."""
+    """What is wanted is not there, for a reason outside this program, which the text names. Later may be better."""
 
 
 Reconciler = Callable[["App", UUID], Awaitable[timedelta | None]]

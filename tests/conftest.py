@@ -16,11 +16,11 @@ from uuid import UUID, uuid4
 import grpc
 import httpx
 import pytest
-from drivers.load import Drivers
-from drivers.mail import Outbox
 from hypothesis import HealthCheck, settings
 
 import server.cloud
+from drivers.load import Drivers
+from drivers.mail import Outbox
 from rest_shim import app as rest
 from server import app as server_app
 from server import auth, db, hosts, listener, metrics, migrate, postgres, work

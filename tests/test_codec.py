@@ -397,6 +397,7 @@ def test_a_value_that_does_not_fit_is_refused(data: Any, wanted: str) -> None:
         ({"a_int32": 3.0}, "a_int32", 3),
         ({"aInt64": "-12"}, "a_int64", -12),
         ({"a_double": "1.5e3"}, "a_double", 1500.0),
+        ({"a_float": 3.4028235e38}, "a_float", float.fromhex("0x1.fffffep+127")),
         ({"a_float": "-Infinity"}, "a_float", float("-inf")),
         ({"a_bytes": "-_8"}, "a_bytes", b"\xfb\xff"),
         ({"a_bytes": "+/8="}, "a_bytes", b"\xfb\xff"),

@@ -35,9 +35,7 @@ class InstanceTypeService:
     def __init__(self, app: "App") -> None:
         self.app = app
 
-    async def ListInstanceTypes(
-        self, call: Call, request: pb.ListInstanceTypesRequest
-    ) -> pb.ListInstanceTypesResponse:
+    async def ListInstanceTypes(self, call: Call, request: pb.ListInstanceTypesRequest) -> pb.ListInstanceTypesResponse:
         return pb.ListInstanceTypesResponse(instance_types=map(to_message, await db.records(call.tx, _ALL)))
 
 

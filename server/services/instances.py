@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
@@ -143,7 +143,7 @@ class InstanceService:
         status = wanted.pop("status", 0)
         if wanted.get("name") == "":
             raise invalid("name", "a name has at least one character")
-        columns = {
+        columns: dict[str, Any] = {
             column: merged(getattr(row, column), value) if column in ("labels", "metadata") else value
             for column, value in wanted.items()
         }
@@ -339,7 +339,7 @@ def need(row: Instance, *allowed: str) -> None:
         raise wrong_state("instance", row.id, asked(row), *allowed)
 
 
-async def switch(tx: Tx, row: Instance, power: str, **columns: object) -> Instance:
+async def switch(tx: Tx, row: Instance, power: str, **columns: Any) -> Instance:
     """Ask for a power state. The one it has, or was asked to have, already is fine."""
     now = asked(row)
     if now == power:

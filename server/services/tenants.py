@@ -31,7 +31,9 @@ _own = Tenant.TABLE.c.id.in_(
     sa.select(Member.TABLE.c.tenant_id).where(Member.TABLE.c.user_id == sa.bindparam("user_id", type_=postgresql.UUID))
 )
 _somebody = sa.select(User.TABLE).where(
-    sa.or_(User.TABLE.c.id == sa.bindparam("user_id", type_=postgresql.UUID), User.TABLE.c.email == sa.bindparam("email"))
+    sa.or_(
+        User.TABLE.c.id == sa.bindparam("user_id", type_=postgresql.UUID), User.TABLE.c.email == sa.bindparam("email")
+    )
 )
 _FIRST_DEFAULT = (
     sa.update(User.TABLE)
@@ -84,7 +86,8 @@ async def create(tx: Tx, owner_id: UUID, name: str, slug: str) -> Tenant:
     try:
         tenant = await changes.insert(tx, Tenant, id=uuid4(), name=name, slug=slug, owner_id=owner_id)
     except asyncpg.UniqueViolationError:
-        raise ApiError("ALREADY_EXISTS", f"the slug {slug!r} is taken; choose another", kind="tenant", slug=slug) from None
+        raise ApiError("ALREADY_EXISTS", f"the slug {slug!r} is taken; choose another",
+                       kind="tenant", slug=slug) from None  # fmt: skip
     await add_member(tx, tenant.id, owner_id, "owner")
     return tenant
 

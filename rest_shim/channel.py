@@ -1,0 +1,84 @@
+"""Performs the shim's calls over a gRPC channel, for a shim deployed on its own."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_status import rpc_status
+
+from server.errors import ApiError, from_status
+
+OWN = ("user-agent", "grpc-timeout", "accept")  # what gRPC says itself, or has no use for
+REASON_OF = {
+    grpc.StatusCode.UNAVAILABLE: "UNAVAILABLE",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "PAYLOAD_TOO_LARGE",
+}
+
+
+class ChannelBackend:
+    """Every method of the server at the channel's other end.
+
+    The server sees our address; it believes the client's one that we pass on when it is told to, with
+    THECLOUD_TRUSTED_PROXIES.
+    """
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+
+    def method(self, full_name: str) -> Any:
+        service, _, name = full_name[1:].partition("/")
+        descriptor: MethodDescriptor = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
+        call = self._channel.stream_stream if descriptor.server_streaming else self._channel.unary_unary
+        return call(
+            full_name,
+            request_serializer=GetMessageClass(descriptor.input_type).SerializeToString,
+            response_deserializer=GetMessageClass(descriptor.output_type).FromString,
+        )
+
+    async def unary(
+        self, method: Any, request: Message, metadata: Mapping[str, str], address: str,
+        headers: dict[str, str], timeout: float | None = None,
+    ) -> Message:  # fmt: skip
+        call = method(request, metadata=passed_on(metadata, address), timeout=timeout)
+        try:
+            response: Message = await call
+        except grpc.aio.AioRpcError as error:
+            headers |= replied(error.trailing_metadata())
+            raise to_api_error(error) from None
+        headers |= replied(await call.trailing_metadata())
+        return response
+
+    async def stream(
+        self, method: Any, requests: AsyncIterator[Message], metadata: Mapping[str, str], address: str,
+        headers: dict[str, str],
+    ) -> AsyncIterator[Message]:  # fmt: skip
+        call = method(requests, metadata=passed_on(metadata, address))
+        try:
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise to_api_error(error) from None
+        finally:
+            call.cancel()
+
+
+def passed_on(metadata: Mapping[str, str], address: str) -> list[tuple[str, str]]:
+    forwarded = [(name, value) for name, value in metadata.items() if name not in OWN and value.isascii()]
+    return [*(pair for pair in forwarded if pair[0] != "x-forwarded-for"), ("x-forwarded-for", address)]
+
+
+def replied(metadata: Any) -> dict[str, str]:
+    return {name: value for name, value in metadata or () if isinstance(value, str)}
+
+
+def to_api_error(error: grpc.aio.AioRpcError) -> ApiError:
+    status = rpc_status.from_call(error)
+    if status is not None:
+        return from_status(status)
+    return ApiError(REASON_OF.get(error.code(), "INTERNAL"), error.details() or "the server did not answer")
