@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from thecloud.v1 import instances_pb2
 
-from rest_shim import codec
+from rest_shim import encoding
 
 ROUNDS = 15
 CALLS = 40
@@ -19,7 +19,7 @@ CALLS = 40
 def figures() -> Iterator[dict[str, Any]]:
     """Messages a second, and how many times as many as json_format. Both sides take turns in the same run."""
     for name, message, goal in (("codec strings", strings(), 4.0), ("codec mixed", mixed(), 3.0)):
-        ours, theirs = interleaved(lambda m=message: codec.dumps(m), lambda m=message: oracle(m))  # type: ignore[misc]
+        ours, theirs = interleaved(lambda m=message: encoding.dumps(m), lambda m=message: oracle(m))  # type: ignore[misc]
         yield {
             "name": name,
             "value": round(1 / ours),

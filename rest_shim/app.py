@@ -29,7 +29,7 @@ from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from starlette.middleware.cors import CORSMiddleware
 from thecloud.v1 import options_pb2
 
-from rest_shim import codec, openapi
+from rest_shim import decoding, encoding, openapi
 from rest_shim.routes import TOO_MANY_SEGMENTS, Binding, Router, bindings
 from server.errors import ApiError, invalid
 
@@ -116,7 +116,7 @@ class Endpoint:
         self.binding = binding
         self.handle = backend.method(f"/{method.containing_service.full_name}/{method.name}")
         self.request: type[Message] = GetMessageClass(method.input_type)
-        self.decode = codec.decoder(method.input_type)
+        self.decode = decoding.decoder(method.input_type)
         self.body, self.names = binding.body, binding.names
         self.path_fields = [method.input_type.fields_by_name[name] for name in self.names]
         self.query_fields = {field.name: field for field in binding.query_fields()}
@@ -129,7 +129,7 @@ class Endpoint:
         self.message = {"message": rest.message} if rest.message else None
         self.empty = method.output_type.full_name == "google.protobuf.Empty" and not rest.message
         self.status = rest.status or (204 if self.empty else 200)
-        self.encode = codec.encoder(method.output_type)
+        self.encode = encoding.encoder(method.output_type)
 
     def answer(self, response: Message) -> Any:
         """The documented JSON of the response, as plain data."""
@@ -208,14 +208,14 @@ class Shim:
             if endpoint.query_fields and scope["query_string"]:
                 for name, text in parse_qsl(scope["query_string"].decode("latin-1"), True, max_num_fields=200):
                     if field := endpoint.query_fields.get(name):
-                        value = codec.scalar(field, text)
+                        value = decoding.scalar(field, text)
                         if field.is_repeated:
                             getattr(message, name).append(value)
                         else:
                             setattr(message, name, value)
             for field, text in zip(endpoint.path_fields, values, strict=True):
-                setattr(message, field.name, codec.scalar(field, text))
-        except codec.Malformed as malformed:
+                setattr(message, field.name, decoding.scalar(field, text))
+        except decoding.Malformed as malformed:
             raise invalid(malformed.path, malformed.message) from None
         except ValueError:
             raise invalid("", "the query has too many fields, or text that is not UTF-8") from None

@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from thecloud.v1 import errors_pb2, health_pb2, identity_pb2, instance_types_pb2, instances_pb2, tenants_pb2
 
-from rest_shim import codec
+from rest_shim import decoding, encoding
 from server import enums
 
 FILES = [errors_pb2, health_pb2, identity_pb2, instance_types_pb2, instances_pb2, tenants_pb2]
@@ -241,20 +241,20 @@ def oracle(message: Message) -> Any:
 
 def decode(message: Message, data: Any) -> Message:
     descriptor: Any = message.DESCRIPTOR
-    decoded: Message = codec.decoder(descriptor)(data)
+    decoded: Message = decoding.decoder(descriptor)(data)
     return decoded
 
 
 @few
 @given(ANY_MESSAGE)
 def test_a_message_is_written_as_json_format_writes_it(message: Message) -> None:
-    assert json.loads(codec.dumps(message)) == oracle(message)
+    assert json.loads(encoding.dumps(message)) == oracle(message)
 
 
 @few
 @given(ANY_MESSAGE)
 def test_what_is_written_reads_back_as_the_same_message(message: Message) -> None:
-    again = decode(message, json.loads(codec.dumps(message)))
+    again = decode(message, json.loads(encoding.dumps(message)))
     assert again.SerializeToString(deterministic=True) == message.SerializeToString(deterministic=True)
 
 
@@ -269,8 +269,8 @@ def test_what_json_format_writes_reads_the_same(message: Message) -> None:
 @given(st.sampled_from([*OURS, *WELL_KNOWN, EVERY]), JSON)
 def test_any_json_is_read_or_malformed(descriptor: Descriptor, data: Any) -> None:
     try:
-        codec.decoder(descriptor)(data).SerializeToString()
-    except codec.Malformed as malformed:
+        decoding.decoder(descriptor)(data).SerializeToString()
+    except decoding.Malformed as malformed:
         assert malformed.message
 
 
@@ -280,8 +280,8 @@ def test_any_json_in_a_known_field_is_read_or_malformed(descriptor: Descriptor, 
     field = data.draw(st.sampled_from(list(descriptor.fields)))
     value = data.draw(JSON | st.lists(JSON, max_size=3) | st.dictionaries(st.text(), JSON, max_size=3))
     try:
-        codec.decoder(descriptor)({field.name: value}).SerializeToString()
-    except codec.Malformed as malformed:
+        decoding.decoder(descriptor)({field.name: value}).SerializeToString()
+    except decoding.Malformed as malformed:
         assert malformed.path.startswith(field.name)
 
 
@@ -289,8 +289,8 @@ def test_any_json_in_a_known_field_is_read_or_malformed(descriptor: Descriptor, 
 @given(st.sampled_from(list(EVERY.fields)), st.text())
 def test_any_text_is_a_scalar_or_malformed(field: FieldDescriptor, text: str) -> None:
     try:
-        codec.scalar(field, text)
-    except codec.Malformed as malformed:
+        decoding.scalar(field, text)
+    except decoding.Malformed as malformed:
         assert malformed.path == field.name
 
 
@@ -315,19 +315,19 @@ def nested(levels: int, wrap: Any) -> Any:
 def test_nesting_is_read_or_malformed_however_deep(levels: int, wrap: Any) -> None:
     for depth in (*range(20, 120, 9), levels):
         try:
-            decoded = codec.decoder(EVERY)(nested(depth, wrap))
-        except codec.Malformed:
+            decoded = decoding.decoder(EVERY)(nested(depth, wrap))
+        except decoding.Malformed:
             continue
         assert new_every.FromString(decoded.SerializeToString()) == decoded
 
 
 @pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}, lambda inner: [{"a": inner}]])
 def test_free_form_json_is_read_as_deep_as_binary_can_hold_it(wrap: Any) -> None:
-    decoder: Any = codec.decoder(WELL_KNOWN[6])
+    decoder: Any = decoding.decoder(WELL_KNOWN[6])
     for depth in range(1, 33):
         value = decoder(nested(depth, wrap) if depth < 17 else nested(16, wrap))
         assert struct_pb2.Value.FromString(value.SerializeToString()) == value
-    with pytest.raises(codec.Malformed, match="nested too deeply"):
+    with pytest.raises(decoding.Malformed, match="nested too deeply"):
         decoder(nested(5000, wrap))
 
 
@@ -349,8 +349,8 @@ def test_free_form_json_is_read_as_deep_as_binary_can_hold_it(wrap: Any) -> None
     ],
 )
 def test_an_error_says_where_and_what_is_wanted(data: Any, path: str, message: str) -> None:
-    with pytest.raises(codec.Malformed) as caught:
-        codec.decoder(instances_pb2.CreateInstanceRequest.DESCRIPTOR)(data)
+    with pytest.raises(decoding.Malformed) as caught:
+        decoding.decoder(instances_pb2.CreateInstanceRequest.DESCRIPTOR)(data)
     assert (caught.value.path, caught.value.message) == (path, message)
 
 
@@ -387,8 +387,8 @@ def test_an_error_says_where_and_what_is_wanted(data: Any, path: str, message: s
     ],
 )
 def test_a_value_that_does_not_fit_is_refused(data: Any, wanted: str) -> None:
-    with pytest.raises(codec.Malformed, match=wanted):
-        codec.decoder(EVERY)(data)
+    with pytest.raises(decoding.Malformed, match=wanted):
+        decoding.decoder(EVERY)(data)
 
 
 @pytest.mark.parametrize(
@@ -410,21 +410,21 @@ def test_a_value_that_does_not_fit_is_refused(data: Any, wanted: str) -> None:
     ],
 )
 def test_what_is_meant_is_understood(data: Any, name: str, value: Any) -> None:
-    assert getattr(codec.decoder(EVERY)(data), name) == value
+    assert getattr(decoding.decoder(EVERY)(data), name) == value
 
 
 def test_a_moment_may_have_an_offset_and_nine_digits() -> None:
-    moment = codec.decoder(WELL_KNOWN[7])("2026-01-06T01:30:00.120000001+02:30")
+    moment = decoding.decoder(WELL_KNOWN[7])("2026-01-06T01:30:00.120000001+02:30")
     assert moment.ToJsonString() == "2026-01-05T23:00:00.120000001Z"
 
 
 def test_a_mask_may_be_written_in_either_style() -> None:
-    assert codec.decoder(WELL_KNOWN[3])("mountPath,status_message").paths == ["mount_path", "status_message"]
+    assert decoding.decoder(WELL_KNOWN[3])("mountPath,status_message").paths == ["mount_path", "status_message"]
 
 
 def test_absent_and_empty_are_told_apart() -> None:
     empty = {"env": [], "labels": {}, "name": "", "reconciling": False, "version": 0, "status": "UNSPECIFIED"}
-    written = orjson.loads(codec.dumps(instances_pb2.Instance(vpc_id="")))
+    written = orjson.loads(encoding.dumps(instances_pb2.Instance(vpc_id="")))
     assert {name: written[name] for name in empty} == empty
     assert written["vpc_id"] == ""
     assert "subnet_id" not in written and "created_at" not in written
@@ -433,7 +433,7 @@ def test_absent_and_empty_are_told_apart() -> None:
 def test_a_number_without_a_name_is_written_as_the_number() -> None:
     message = instances_pb2.Instance()
     message.MergeFromString(b"\x28\x63")
-    assert orjson.loads(codec.dumps(message))["status"] == 99
+    assert orjson.loads(encoding.dumps(message))["status"] == 99
 
 
 def test_enum_values_have_their_documented_spelling() -> None:
@@ -462,7 +462,7 @@ def test_enum_values_have_their_documented_spelling() -> None:
 )
 def test_a_text_gives_a_value_that_can_be_assigned(name: str, text: str, value: Any) -> None:
     field, message = EVERY.fields_by_name[name], new_every()
-    found = codec.scalar(field, text)
+    found = decoding.scalar(field, text)
     assert found == value
     if field.is_repeated:
         getattr(message, name).append(found)
@@ -474,5 +474,5 @@ def test_a_text_gives_a_value_that_can_be_assigned(name: str, text: str, value: 
     ("name", "text"), [("a_bool", "yes"), ("a_int32", "x"), ("a_colour", "9"), ("one_every", "{}")]
 )
 def test_a_text_that_does_not_fit_is_refused(name: str, text: str) -> None:
-    with pytest.raises(codec.Malformed, match=name):
-        codec.scalar(EVERY.fields_by_name[name], text)
+    with pytest.raises(decoding.Malformed, match=name):
+        decoding.scalar(EVERY.fields_by_name[name], text)

@@ -1,37 +1,28 @@
-"""Messages as the documented JSON, which is not quite proto3 JSON: names are snake_case, 64-bit
-integers are numbers, enum values are spelt as documented, and a field without presence is always there.
+"""The documented JSON as messages: strict about types, forgiving about what it does not know.
 
-A codec is made once for each message descriptor. An encoder is a generated function of straight-line
-attribute reads; a decoder is a table of functions, one for each name a field goes by.
+A decoder is made once for each message descriptor: a table of functions, one for each name a field goes by.
 """
 
 import base64
 import json
 import re
 from collections.abc import Callable
-from ctypes import c_float
-from datetime import UTC, date, datetime, timedelta
-from functools import cache, lru_cache
-from keyword import iskeyword
-from math import inf, isfinite, nan
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from math import inf, nan
 from sys import float_info
 from types import NoneType
 from typing import Any, NoReturn, cast
 
-import orjson
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
-from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from rest_shim.encoding import has_own_form
+from rest_shim.fields import NULL, WRAPPERS, kind_of, made_once, map_entry
 from server import enums
-
-__all__ = ["Malformed", "decoder", "dumps", "encoder", "scalar"]
 
 # A message nested deeper could not be read back from its binary form.
 DEEPEST = 100
-
-WRAPPERS = "google/protobuf/wrappers.proto"
-NULL = "google.protobuf.NullValue"
 
 
 class Malformed(ValueError):
@@ -50,175 +41,6 @@ class Malformed(ValueError):
         """The same, seen from the object or list that holds it."""
         between = "." if self.path and not self.path.startswith("[") else ""
         return Malformed(f"{parent}{between}{self.path}", self.message)
-
-
-# Encoding
-
-
-def dumps(message: Message) -> bytes:
-    """The message as JSON text."""
-    descriptor: Any = message.DESCRIPTOR
-    return orjson.dumps(encoder(descriptor)(message))
-
-
-def _made_once(make: Callable[[Descriptor], Callable[..., Any]]) -> Callable[[Descriptor], Callable[..., Any]]:
-    """`make`, called once for each descriptor. A message may be a part of itself: what needs the function while it
-    is still being made gets one that looks it up when it is called."""
-    made: dict[Descriptor, Callable[..., Any]] = {}
-
-    def get(descriptor: Descriptor) -> Callable[..., Any]:
-        if descriptor not in made:
-            made[descriptor] = lambda *arguments: made[descriptor](*arguments)
-            made[descriptor] = make(descriptor)
-        return made[descriptor]
-
-    return get
-
-
-@_made_once
-def encoder(descriptor: Descriptor) -> Callable[[Any], Any]:
-    """What turns such a message into plain data: dict, list, str, int, float, bool and None."""
-    if special := ENCODERS.get(descriptor.full_name):
-        return special
-    scope: dict[str, Any] = {"double": _double, "single": _single, "text": _base64}
-    if descriptor.file.name == WRAPPERS:
-        source = f"def encode(m): return {_value(descriptor.fields[0], scope).format('m.value')}"
-    else:
-        lines = [line for field in descriptor.fields for line in _statements(field, scope)]
-        source = "\n    ".join(["def encode(m):", "data = {}", *lines, "return data"])
-    # Reads as one would write it by hand, for instance:
-    #     data["name"] = m.name
-    #     data["status"] = part_5[m.status]
-    #     if (v := m.vpc_id) or m.HasField("vpc_id"): data["vpc_id"] = v
-    exec(source, scope)
-    return cast(Callable[[Any], Any], scope["encode"])
-
-
-def _statements(field: FieldDescriptor, scope: dict[str, Any]) -> list[str]:
-    """The source that copies one field from `m` to `data`."""
-    name = field.name
-    source = f'getattr(m, "{name}")' if iskeyword(name) else f"m.{name}"
-    target = f'data["{name}"]'
-    if entry := _map_entry(field):
-        key, item = entry.fields
-        keys = {"string": "k", "bool": '"true" if k else "false"'}.get(_kind(key), "str(k)")
-        return [f"v = {source}; {target} = {{{keys}: {_value(item, scope).format('v[k]')} for k in v}} if v else {{}}"]
-    value = _value(field, scope)
-    if field.is_repeated:
-        items = f"{source}[:]" if value == "{}" else f"[{value.format('v')} for v in {source}]"
-        return [f"{target} = {items}"]
-    if not field.has_presence:
-        return [f"{target} = {value.format(source)}"]
-    if field.message_type:
-        return [f'if m.HasField("{name}"): {target} = {value.format(source)}']
-    return [f'if (v := {source}) or m.HasField("{name}"): {target} = {value.format("v")}']
-
-
-def _value(field: FieldDescriptor, scope: dict[str, Any]) -> str:
-    """The source that turns one value, standing in the braces, into plain data."""
-    part = f"part_{len(scope)}"
-    if field.message_type:
-        scope[part] = encoder(field.message_type)
-        return f"{part}({{}})"
-    if field.enum_type:
-        if field.enum_type.full_name == NULL:
-            return "None"
-        scope[part] = _Spellings(enums.spellings(field.enum_type))
-        return f"{part}[{{}}]"
-    return {"double": "double({})", "float": "single({})", "bytes": "text({})"}.get(_kind(field), "{}")
-
-
-class _Spellings(dict[int, str | int]):
-    """A number that has no name is spelt as the number."""
-
-    def __missing__(self, number: int) -> int:
-        return number
-
-
-def _double(value: float) -> float | str:
-    if -inf < value < inf:
-        return value
-    return "Infinity" if value > 0 else "-Infinity" if value < 0 else "NaN"
-
-
-def _single(value: float) -> float | str:
-    """The shortest decimal that is this 32-bit float."""
-    for digits in (6, 7, 8):
-        shorter = float(f"{value:.{digits}g}")
-        if c_float(shorter).value == value:
-            return _double(shorter)
-    return _double(value)
-
-
-def _base64(value: bytes) -> str:
-    return base64.b64encode(value).decode()
-
-
-TWO_DIGITS = [f"{number:02}" for number in range(60)]
-
-
-@lru_cache(1024)
-def _day(days: int) -> str:
-    return (date(1970, 1, 1) + timedelta(days)).isoformat()
-
-
-def _timestamp(moment: Any) -> str:
-    minutes, second = divmod(moment.seconds, 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    fraction = _fraction(nanos) if (nanos := moment.nanos) else ""
-    return f"{_day(days)}T{TWO_DIGITS[hour]}:{TWO_DIGITS[minute]}:{TWO_DIGITS[second]}{fraction}Z"
-
-
-def _fraction(nanos: int) -> str:
-    """ ".5" as ".500": three, six or nine digits."""
-    if not 0 <= nanos < 1_000_000_000:
-        raise ValueError(f"{nanos} is not a fraction of a second")
-    if nanos % 1_000_000 == 0:
-        return f".{nanos // 1_000_000:03}"
-    return f".{nanos // 1000:06}" if nanos % 1000 == 0 else f".{nanos:09}"
-
-
-def _any(packed: Any) -> dict[str, Any]:
-    """The message inside, beside its "@type"."""
-    if not packed.type_url and not packed.value:
-        return {}
-    descriptor = packed.DESCRIPTOR.file.pool.FindMessageTypeByName(packed.type_url.rpartition("/")[2])
-    data = encoder(descriptor)(GetMessageClass(descriptor).FromString(packed.value))
-    return {"@type": packed.type_url} | ({"value": data} if _has_own_form(descriptor) else data)
-
-
-def _struct(struct: Any) -> dict[str, Any]:
-    return {key: _json_value(value) for key, value in struct.fields.items()}
-
-
-def _json_list(values: Any) -> list[Any]:
-    return [_json_value(value) for value in values.values]
-
-
-def _json_value(value: Any) -> Any:
-    kind = value.WhichOneof("kind")
-    if kind is None or kind == "null_value":
-        return None
-    inner = getattr(value, kind)
-    if kind == "struct_value":
-        return _struct(inner)
-    if kind == "list_value":
-        return _json_list(inner)
-    if kind == "number_value" and not isfinite(inner):
-        raise ValueError(f"{inner} is not a JSON number")
-    return inner
-
-
-ENCODERS: dict[str, Callable[[Any], Any]] = {
-    "google.protobuf.Any": _any,
-    "google.protobuf.Duration": lambda duration: duration.ToJsonString(),
-    "google.protobuf.FieldMask": lambda mask: mask.ToJsonString(),
-    "google.protobuf.ListValue": _json_list,
-    "google.protobuf.Struct": _struct,
-    "google.protobuf.Timestamp": _timestamp,
-    "google.protobuf.Value": _json_value,
-}
 
 
 # Decoding. A reader turns a JSON value into a field's value. A filler writes a JSON value into a message that is
@@ -264,7 +86,7 @@ def _moment_or_time(descriptor: Descriptor, text: str) -> datetime | timedelta:
     _unwanted("an object", text)
 
 
-@_made_once
+@made_once
 def _filler(descriptor: Descriptor) -> Filler:
     if special := FILLERS.get(descriptor.full_name):
         return special
@@ -304,7 +126,7 @@ def _setter(field: FieldDescriptor) -> Setter:
 
 
 def _plain_setter(field: FieldDescriptor) -> Setter:
-    if entry := _map_entry(field):
+    if entry := map_entry(field):
         return _map_setter(field.name, *entry.fields)
     if field.is_repeated:
         return _list_setter(field)
@@ -355,7 +177,7 @@ def _list_setter(field: FieldDescriptor) -> Setter:
 
 
 def _map_setter(name: str, key_field: FieldDescriptor, value_field: FieldDescriptor) -> Setter:
-    read_key = _flag if _kind(key_field) == "bool" else _reader(key_field)
+    read_key = _flag if kind_of(key_field) == "bool" else _reader(key_field)
     fill = _filler(value_field.message_type) if value_field.message_type else None
     read = None if value_field.message_type else _reader(value_field)
 
@@ -381,7 +203,7 @@ def _map_setter(name: str, key_field: FieldDescriptor, value_field: FieldDescrip
 def _reader(field: FieldDescriptor) -> Reader:
     if field.enum_type:
         return _enum(field.enum_type)
-    return READERS[_kind(field)]
+    return READERS[kind_of(field)]
 
 
 def _string(value: Any) -> str:
@@ -507,7 +329,7 @@ def _fill_any(message: Any, data: Any, depth: int) -> None:
     except Malformed as error:
         raise error.under("@type") from None
     part = GetMessageClass(descriptor)()
-    if not _has_own_form(descriptor):
+    if not has_own_form(descriptor):
         _filler(descriptor)(part, {name: value for name, value in data.items() if name != "@type"}, depth + 1)
     else:
         try:
@@ -596,32 +418,3 @@ FILLERS: dict[str, Filler] = {
     "google.protobuf.Timestamp": _fill_timestamp,
     "google.protobuf.Value": _fill_value,
 }
-
-
-# Descriptors
-
-KINDS = {
-    FieldDescriptor.CPPTYPE_INT32: "int32",
-    FieldDescriptor.CPPTYPE_INT64: "int64",
-    FieldDescriptor.CPPTYPE_UINT32: "uint32",
-    FieldDescriptor.CPPTYPE_UINT64: "uint64",
-    FieldDescriptor.CPPTYPE_FLOAT: "float",
-    FieldDescriptor.CPPTYPE_DOUBLE: "double",
-    FieldDescriptor.CPPTYPE_BOOL: "bool",
-    FieldDescriptor.CPPTYPE_STRING: "string",
-}
-
-
-def _kind(field: FieldDescriptor) -> str:
-    """The type of a field that is neither a message nor an enum, without its encoding: "int64" of a sfixed64."""
-    return "bytes" if field.type == FieldDescriptor.TYPE_BYTES else KINDS[field.cpp_type]
-
-
-def _map_entry(field: FieldDescriptor) -> Descriptor | None:
-    """The message of a key and a value, when the field is a map."""
-    return field.message_type if field.message_type and field.message_type.GetOptions().map_entry else None
-
-
-def _has_own_form(descriptor: Descriptor) -> bool:
-    """Of a message that JSON does not write as an object of its fields."""
-    return descriptor.full_name in ENCODERS or descriptor.file.name == WRAPPERS
