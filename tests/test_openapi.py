@@ -15,7 +15,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from thecloud.v1 import instances_pb2, options_pb2
 
-from rest_shim import openapi
+from rest_shim import openapi, schemas
 
 HTTP: Any = annotations_pb2.http
 RULE: Any = options_pb2.rule
@@ -80,7 +80,7 @@ def test_every_method_is_there_with_each_of_its_routes(method: MethodDescriptor)
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_every_method_is_described_and_says_its_rules(method: MethodDescriptor) -> None:
     operation, rule = operations()[method.name], method.GetOptions().Extensions[RULE]
-    assert operation["summary"] and operation["description"] == openapi.comment(method.full_name)
+    assert operation["summary"] and operation["description"] == schemas.comment(method.full_name)
     assert operation.get("x-permission", "") == rule.permission
     assert operation.get("x-audit", "") == rule.audit
     assert operation.get("x-quota", []) == list(rule.quota)
@@ -159,8 +159,8 @@ def test_the_general_limits_are_told() -> None:
 
 def test_comments_are_found_by_name() -> None:
     state = instances_pb2.Instance.State.DESCRIPTOR
-    assert openapi.comment("thecloud.v1.Instance") == "A compute instance."
-    assert openapi.comment("thecloud.v1.Instance.name") == "Names may repeat."
-    assert openapi.comment("thecloud.v1.InstanceService").startswith("Compute instances")
-    assert openapi.comment(f"{state.full_name}.STATE_ERROR") == "`status_message` says why."
-    assert openapi.comment("thecloud.v1.NoSuchThing") == ""
+    assert schemas.comment("thecloud.v1.Instance") == "A compute instance."
+    assert schemas.comment("thecloud.v1.Instance.name") == "Names may repeat."
+    assert schemas.comment("thecloud.v1.InstanceService").startswith("Compute instances")
+    assert schemas.comment(f"{state.full_name}.STATE_ERROR") == "`status_message` says why."
+    assert schemas.comment("thecloud.v1.NoSuchThing") == ""
