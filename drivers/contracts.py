@@ -174,7 +174,7 @@ class SupportsConsole(Protocol):
     """Can open a terminal inside a running instance."""
 
     async def console(self, id: UUID) -> Terminal:
-        """A shell of the instance's image. Raises LookupError when nothing runs, Refused when the image has no shell."""
+        """A shell of the instance's image. Raises LookupError when nothing runs, Refused when there is no shell."""
         ...
 
 

@@ -10,24 +10,22 @@ import errno
 import json
 import re
 import socket
-from collections.abc import AsyncIterator
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from aiodocker import Docker, DockerError
-from aiodocker.execs import Exec
-from aiodocker.stream import Stream
 from aiohttp import ClientTimeout
 
-from drivers.contracts import Capacity, InstanceSeen, InstanceSpec, Power, Refused, Stats, Terminal
+from drivers.contracts import Capacity, InstanceSeen, InstanceSpec, PortTaken, Power, Refused, Stats, Terminal
+from drivers.docker_images import Images, reference
+from drivers.docker_stats import use
+from drivers.docker_terminal import SHELL, DockerTerminal
 
 NETWORK = "thecloud"
 BRIDGE = "thecloud0"
 ICC = "com.docker.network.bridge.enable_icc"
 LIMIT = ClientTimeout(total=60)  # of every call to the engine that has no limit of its own
 LIMIT_OF_STOP = ClientTimeout(total=30)
-LIMIT_OF_PULL = 30 * 60.0
 LOG_BYTES = 2**20
 
 POWER: dict[str, Power] = {
@@ -47,11 +45,6 @@ STEPS = {  # from what is there towards what is wanted
     ("RUNNING", "STOPPED"): "stop",
 }
 
-SHELL = 'echo $$; for shell in bash ash; do command -v "$shell" >/dev/null && exec "$shell"; done; exec sh'
-
-# A hangup first, so that the shell takes its jobs along; one that ignores it is killed.
-END_SHELL = "kill -HUP {0}; for i in 1 2 3 4 5 6 7 8 9 10; do kill -0 {0} || exit 0; sleep 0.1; done; kill -KILL {0}"
-
 
 class DockerCompute:
     """Compute on one Docker Engine. It keeps apart from other clouds on the same engine by `cloud_id`."""
@@ -61,13 +54,11 @@ class DockerCompute:
         self._url = url or "unix:///var/run/docker.sock"
         self._publish_address = publish_address
         self._docker: Docker | None = None
-        self._pulls: dict[str, asyncio.Task[None]] = {}
+        self._images = Images(lambda: self._engine)
 
     async def close(self) -> None:
         """Give up the pulls under way and the connections. What runs goes on running."""
-        for pull in self._pulls.values():
-            pull.cancel()
-        await asyncio.gather(*self._pulls.values(), return_exceptions=True)
+        await self._images.close()
         if self._docker is not None:
             await self._docker.close()
 
@@ -87,7 +78,7 @@ class DockerCompute:
         if box is None:
             await self._check_size(spec)
             if not await self._create(spec):
-                await self._pulled(spec.image, wait=0)
+                await self._images.pulled(spec.image, wait=0)
                 return InstanceSeen(power=None, message=f"pulling {reference(spec.image)}")
         elif any(box["HostConfig"][limit] != value for limit, value in size(spec).items()):
             await self._check_size(spec)
@@ -114,8 +105,8 @@ class DockerCompute:
     async def check(self, spec: InstanceSpec) -> None:
         await self._check_size(spec)
         await self._check_ports(spec)
-        if not await self._has(spec.image):
-            await self._pulled(spec.image, wait=5)
+        if not await self._images.has(spec.image):
+            await self._images.pulled(spec.image, wait=5)
 
     async def list(self) -> dict[UUID, InstanceSeen]:
         filters = json.dumps({"label": [f"thecloud.cloud={self._cloud_id}"]})
@@ -131,7 +122,7 @@ class DockerCompute:
         if box is None or box["State"]["Status"] not in ("running", "paused"):
             raise LookupError(f"instance {id} does not run")
         before = await self._sample(id)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)  # an old engine samples only once a second, and then the next takes as long
         return use(before, await self._sample(id))
 
     async def logs(self, id: UUID, tail: int) -> bytes:
@@ -177,8 +168,6 @@ class DockerCompute:
         if not sample["memory_stats"]:
             raise LookupError(f"instance {id} does not run")
         return sample
-
-    # Making
 
     async def _create(self, spec: InstanceSpec) -> bool:
         """Have the container there, started or not. False when the image is not."""
@@ -293,13 +282,11 @@ class DockerCompute:
                 try:
                     await container.start()
                 except DockerError as error:
-                    if reason := refusal(spec, error):
+                    if refused := refusal(spec, error):
                         if never_started(box):
                             await self.delete(spec.id)
-                        raise Refused(reason) from error
+                        raise refused from error
                     raise
-
-    # Knowing beforehand
 
     async def _check_size(self, spec: InstanceSpec) -> None:
         host = await self.capacity()
@@ -314,113 +301,12 @@ class DockerCompute:
         own = {int(binding["HostPort"]) for bindings in published.values() for binding in bindings or ()}
         for port in spec.ports:
             if port.host not in own and taken(self._publish_address, port.host):
-                raise Refused(port_is_taken(port.host))
-
-    # Images
-
-    async def _has(self, image: str) -> bool:
-        try:
-            await self._engine.images.inspect(reference(image))
-        except DockerError as error:
-            if error.status in (400, 404):
-                return False
-            raise
-        return True
-
-    async def _pulled(self, image: str, wait: float) -> None:
-        """Have the image being pulled, once for everyone who asks, and wait this long for it.
-
-        Raises Refused when the pull failed. That is told once: asked again, it is tried again.
-        """
-        image = reference(image)
-        if image not in self._pulls:
-            self._pulls[image] = asyncio.create_task(self._pull(image), name=f"pull {image}")
-        pull = self._pulls[image]
-        await asyncio.wait([pull], timeout=wait)
-        if not pull.done():
-            return
-        if self._pulls.get(image) is pull:
-            del self._pulls[image]
-        await pull
-
-    async def _pull(self, image: str) -> None:
-        try:
-            async with asyncio.timeout(LIMIT_OF_PULL):
-                await self._engine.images.pull(image)
-        except TimeoutError:
-            reason = f"it took more than {LIMIT_OF_PULL / 60:g} minutes"
-        except DockerError as error:
-            if error.status == 900:  # aiodocker's number for an engine that is away
-                raise
-            reason = error.message
-        else:
-            return
-        raise Refused(
-            f"image {image} is not on this host and cannot be pulled: {reason}; "
-            "build it with `thecloud images build`, or name one that is there"
-        )
-
-
-class DockerTerminal:
-    """A shell run beside the instance's command. The engine lets it live on when its stream ends: close ends it."""
-
-    def __init__(self, docker: Docker, container: str, shell: Exec) -> None:
-        self._docker = docker
-        self._container = container
-        self._shell = shell
-        self._stream: Stream = shell.start(detach=False)
-        self._pid: int | None = None  # as the container counts
-        self._first = b""
-        self._closed = False
-
-    async def open(self) -> None:
-        """Start the shell. Raises Refused when the image has none."""
-        async with asyncio.timeout(LIMIT_OF_STOP.total):
-            while b"\n" not in self._first and (piece := await self._stream.read_out()):
-                self._first += piece.data
-        pid, _, self._first = self._first.partition(b"\n")
-        if not pid.strip().isdigit():
-            raise Refused(f"no shell can be run in this image: {pid.decode(errors='replace').strip()}")
-        self._pid = int(pid)
-
-    async def output(self) -> AsyncIterator[bytes]:
-        if self._first:
-            yield self._first
-            self._first = b""
-        while not self._closed and (piece := await self._stream.read_out()):
-            yield piece.data
-
-    async def write(self, data: bytes) -> None:
-        await self._stream.write_in(data)
-
-    async def resize(self, columns: int, rows: int) -> None:
-        await self._shell.resize(w=columns, h=rows)
-
-    async def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            if self._pid is not None and (await self._shell.inspect())["Running"]:
-                end = ["/bin/sh", "-c", END_SHELL.format(self._pid)]
-                killer = await self._docker.containers.container(self._container).exec(end, user="0")
-                await killer.start(detach=True)
-        except DockerError as error:
-            if error.status not in (404, 409):  # it has ended, and the shell with it, or is paused
-                raise
-        finally:
-            await self._stream.close()
+                raise PortTaken(port.host)
 
 
 def name(id: UUID) -> str:
     """The container's name."""
     return f"thecloud-{id}"
-
-
-def reference(image: str) -> str:
-    """The image's name with its tag, as the engine lists it."""
-    last = image.rpartition("/")[2]
-    return image if ":" in last or "@" in last else f"{image}:latest"
 
 
 def hostname(label: str) -> str:
@@ -461,19 +347,17 @@ def never_started(box: dict[str, Any]) -> bool:
     return bool(box["State"]["Status"] == "created")
 
 
-def refusal(spec: InstanceSpec, error: DockerError) -> str | None:
+def refusal(spec: InstanceSpec, error: DockerError) -> Refused | None:
     """Why this container can never start; None when it may, later."""
     if "port is already allocated" in error.message or "address already in use" in error.message:
         port = re.search(r":(\d+)\b[^:]*(?:failed: port is already|: bind: address already)", error.message)
-        return port_is_taken(int(port[1])) if port else f"a port is taken: {error.message}"
+        return PortTaken(int(port[1])) if port else Refused(f"a port is taken: {error.message}")
     if error.status == 400:  # what the engine answers when the command itself cannot be run
         reason = error.message.partition("exec: ")[2] or error.message
-        return f"the command of image {reference(spec.image)} cannot be run: {reason.removesuffix(': unknown')}"
+        return Refused(
+            f"the command of image {reference(spec.image)} cannot be run: {reason.removesuffix(': unknown')}"
+        )
     return None
-
-
-def port_is_taken(port: int) -> str:
-    return f"port {port} of the host is taken; choose another, or 0 to have one picked"
 
 
 def taken(address: str, port: int) -> bool:
@@ -503,31 +387,3 @@ def unframed(received: bytearray) -> bytes:
         start = end
     del received[:start]
     return bytes(text)
-
-
-def use(before: dict[str, Any], now: dict[str, Any]) -> Stats:
-    """What two samples of the engine tell."""
-    seconds = (datetime.fromisoformat(now["read"]) - datetime.fromisoformat(before["read"])).total_seconds()
-    cpu_time: int = now["cpu_stats"]["cpu_usage"]["total_usage"]
-    spent = cpu_time - before["cpu_stats"]["cpu_usage"]["total_usage"]
-    memory = now["memory_stats"]
-    cache = memory["stats"].get("total_inactive_file", memory["stats"].get("inactive_file", 0))  # cgroup v1, v2
-    cards = now.get("networks", {}).values()
-    blocks = now["blkio_stats"]["io_service_bytes_recursive"]
-    return Stats(
-        cpu_percentage=100 * spent / 1e9 / seconds if seconds > 0 else 0.0,
-        memory_usage_bytes=max(0, memory["usage"] - cache),
-        memory_limit_bytes=memory["limit"],
-        network_rx_bytes=sum(card["rx_bytes"] for card in cards) if cards else None,
-        network_tx_bytes=sum(card["tx_bytes"] for card in cards) if cards else None,
-        disk_read_bytes=transferred(blocks, "read"),
-        disk_write_bytes=transferred(blocks, "write"),
-        cpu_time_nanoseconds=cpu_time,
-    )
-
-
-def transferred(blocks: list[dict[str, Any]] | None, operation: str) -> int | None:
-    if blocks is None:
-        return None
-    total: int = sum(entry["value"] for entry in blocks if entry["op"].lower() == operation)
-    return total

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +24,7 @@ from server.cloud import Cloud
 from server.config import BadConfig, Config
 from server.db import Database
 from server.grpc_server import GrpcServer
+from server.http_protocol import BoundedHttp
 from server.pipeline import Pipeline
 
 log = structlog.get_logger()
@@ -151,7 +152,7 @@ async def serving(app: App, http: socket.socket, *, shared: bool = False) -> Asy
         metrics=metrics.exposition, metrics_token=config.metrics_token,
     )  # fmt: skip
     http_server = HttpServer(uvicorn.Config(
-        rest.create(pipeline, services(), settings), http="httptools", ws="websockets-sansio", ws_max_size=2**20,
+        rest.create(pipeline, services(), settings), http=BoundedHttp, ws="websockets-sansio", ws_max_size=2**20,
         lifespan="off", log_config=None, access_log=False, server_header=False, proxy_headers=False, backlog=1024,
         timeout_graceful_shutdown=round(config.grace_seconds),
         ssl_certfile=config.tls_cert or None, ssl_keyfile=config.tls_key or None,
@@ -177,9 +178,4 @@ async def working(app: App) -> AsyncIterator[work.Worker]:
     try:
         yield worker
     finally:
-        worker.stop()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(app.config.grace_seconds / 2):
-                await asyncio.shield(running)
-        worker.cancel()
-        await running
+        await worker.finish(running, app.config.grace_seconds - 2)

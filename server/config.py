@@ -35,7 +35,7 @@ class Config:
     grace_seconds: float = 20.0  # for calls and reconcilers to finish at a stop
     body_bytes: int = 2**20  # the largest JSON body
     rate_limit: int = 60_000  # calls a minute of one user, in one process; 0: no limit
-    auth_rate_limit: int = 5  # calls a minute and address of the four methods that need no key
+    auth_rate_limit: int = 5  # calls a minute and address of the four methods that need no key; 0: no limit
     pool_size: int = 20  # database connections of one process
     trusted_proxies: str = ""  # addresses, separated by commas, whose X-Forwarded-For is believed
     cors_origins: str = ""  # origins that browsers may call from, separated by commas; "*" for any

@@ -240,6 +240,8 @@ class Pipeline:
     async def _limit(self, call: Call, limit: options_pb2.RateLimit) -> None:
         """Take a token of the method's own bucket, which all processes share."""
         per_minute = getattr(self.app.config, f"{limit.bucket}_rate_limit", limit.per_minute)
+        if not per_minute:
+            return
         by_address = limit.key == options_pb2.RateLimit.KEY_ADDRESS
         who = ratelimit.address_group(call.address) if by_address else str(call.principal.user_id)
         async with self.app.db.reading() as tx:

@@ -44,13 +44,16 @@ async def main(
         )  # fmt: skip
         app = await stack.enter_async_context(server_app.opened(config, database_url, drivers, this_cloud, public_url))
         running = server_app.Running(app, None)
+        worker = None
         if works:
-            await stack.enter_async_context(server_app.working(app))
+            worker = await stack.enter_async_context(server_app.working(app))
         if http:
             running = await stack.enter_async_context(server_app.serving(app, http, shared=shared))
         ready(running)
         await stop.wait()
         log.info("stopping")
+        if worker:
+            worker.stop()
 
 
 async def read_cloud(database_url: str) -> cloud.Cloud:
@@ -62,10 +65,17 @@ async def read_cloud(database_url: str) -> cloud.Cloud:
 
 
 def stopping() -> asyncio.Event:
-    """Set by SIGINT and SIGTERM."""
-    stop = asyncio.Event()
+    """Set by the first SIGINT or SIGTERM. A second one ends the process at once."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def heard() -> None:
+        stop.set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, heard)
     return stop
 
 

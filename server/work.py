@@ -233,13 +233,13 @@ class Worker:
     def __init__(self, app: "App") -> None:
         self.app = app
         self.running: dict[asyncio.Task[None], UUID] = {}
-        self.stopping = False
+        self.stopped_at: float | None = None
 
     async def run(self) -> None:
         """Take and run work. Returns once `stop` was called and all runs have ended."""
         async with asyncio.TaskGroup() as group:
             renewing = group.create_task(self._renew())
-            while not self.stopping:
+            while self.stopped_at is None:
                 self.app.bell.clear()  # before looking, so that a ring between looking and waiting is heard
                 free = self.app.config.concurrency - len(self.running)
                 try:
@@ -261,8 +261,16 @@ class Worker:
 
     def stop(self) -> None:
         """Take no more work; `run` returns when what runs has ended."""
-        self.stopping = True
+        self.stopped_at = self.stopped_at or time.monotonic()
         self.app.bell.set()
+
+    async def finish(self, running: "asyncio.Task[None]", grace: float) -> None:
+        """Stop, let what runs finish until so many seconds after the first stop, then end it."""
+        self.stop()
+        assert self.stopped_at is not None
+        await asyncio.wait([running], timeout=max(0.0, self.stopped_at + grace - time.monotonic()))
+        self.cancel()
+        await running
 
     def cancel(self) -> None:
         """End what runs now; each gives its lease back."""

@@ -63,7 +63,7 @@ async def answers(port: int, wanted: bytes) -> None:
     await until(served)
 
 
-async def test_busybox_builds_and_runs(driver: DockerCompute, tag: str) -> None:
+async def test_busybox_builds_and_runs(tag: str, driver: DockerCompute) -> None:
     told: list[str] = []
     assert await images.build("busybox", say=told.append) == [tag]
     assert told == [f"busybox: building {tag}", "busybox: done"]

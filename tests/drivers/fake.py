@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from drivers.contracts import Capacity, InstanceSeen, InstanceSpec, Power, Refused, Stats
+from drivers.contracts import Capacity, InstanceSeen, InstanceSpec, PortTaken, Power, Refused, Stats
 
 
 @dataclass
@@ -81,7 +81,7 @@ class FakeCompute:
         taken = {port.host for other in others for port in other.ports}
         for port in spec.ports:
             if port.host in taken:
-                raise Refused(f"port {port.host} of the host is taken; choose another, or 0 to have one picked")
+                raise PortTaken(port.host)
 
     async def list(self) -> dict[UUID, InstanceSeen]:
         await asyncio.sleep(0)

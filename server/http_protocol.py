@@ -1,0 +1,45 @@
+"""Uvicorn's HTTP/1.1 with limits on what comes before a body: uvicorn itself takes heads of any size, at any pace."""
+
+from asyncio import TimerHandle, Transport
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_BYTES = 64 * 1024
+HEAD_SECONDS = 15.0
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """Closes connections whose request line and headers are too long, or do not arrive."""
+
+    _timer: TimerHandle
+    _head_bytes: int | None  # of the head being received; None while there is none to come
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes is not None and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The request line and headers have more than {HEAD_BYTES} bytes.")
+
+    def on_message_begin(self) -> None:
+        self._timer.cancel()
+        self._expect_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> Any:
+        self._timer.cancel()
+        self._head_bytes = None
+        return super().on_headers_complete()
+
+    def _expect_head(self) -> None:
+        self._head_bytes = 0
+        self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
