@@ -307,7 +307,7 @@ class TestDockerCompute(ComputeContract):
             registry.broken = False
             assert (await settled(driver, spec)).power == "RUNNING"
 
-    async def test_closing_the_driver_gives_up_its_images._pulls(self, engine: Docker, spec: InstanceSpec) -> None:
+    async def test_closing_the_driver_gives_up_its_pulls(self, engine: Docker, spec: InstanceSpec) -> None:
         async with Registry(engine) as registry:
             driver = DockerCompute(cloud_id=f"test-{uuid4()}")
             assert (await driver.apply(replace(spec, image=registry.image))).power is None
