@@ -59,7 +59,8 @@ clean: ## remove the virtual environment and caches; data stay
 # Each stamp is newer than the lock it was installed from.
 $(VENV)/run: requirements.lock pyproject.toml
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) 2>/dev/null || \
-	  { rm -rf $(VENV); $(SUDO) apt-get -qq update && $(SUDO) apt-get -qq install -y python3-venv && $(PYTHON) -m venv $(VENV); }
+	  { rm -rf $(VENV); echo "installing python3-venv"; $(SUDO) apt-get -qq update; \
+	    DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get -qq install -y python3-venv >/dev/null && $(PYTHON) -m venv $(VENV); }
 	@echo "installing dependencies"; $(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@if [ "$$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then \
 	  $(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-postgres.lock; fi

@@ -23,6 +23,7 @@ class Engine:
     packages: tuple[str, ...]  # Debian's
     version: Callable[[], str | None]  # None: not installed
     answers: Callable[[], bool]
+    advice: str = "see why it does not answer"  # where it is installed and does not
     start: Callable[[], None] | None = None
     before_install: Callable[[], None] = lambda: None
 
@@ -57,7 +58,8 @@ def docker_answers() -> bool:
 
 
 def docker_version() -> str | None:
-    return first_line("dockerd", "--version")
+    program = shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin")
+    return first_line(program, "--version") if program else None
 
 
 def start_docker() -> None:
@@ -81,7 +83,8 @@ def no_cluster_of_its_own() -> None:
 ENGINES = (
     Engine("postgresql", "the embedded database", ("postgresql",), postgres_version,
            lambda: postgres.binaries() is not None, before_install=no_cluster_of_its_own),
-    Engine("docker", "instances in containers", ("docker.io",), docker_version, docker_answers, start_docker),
+    Engine("docker", "instances in containers", ("docker.io",), docker_version, docker_answers,
+           "start it as root (`thecloud doctor --fix`), and let this user in: usermod -aG docker $USER", start_docker),
     Engine("image tools", "`thecloud images build`", ("mmdebstrap",), lambda: first_line("mmdebstrap", "--version"),
            lambda: shutil.which("mmdebstrap") is not None),
 )  # fmt: skip
@@ -95,7 +98,7 @@ def as_root() -> list[str]:
 def may_install() -> bool:
     if shutil.which("apt-get") is None:
         return False
-    return os.geteuid() == 0 or subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
+    return os.geteuid() == 0 or first_line("sudo", "-n", "true") is not None
 
 
 def examine(engine: Engine) -> Finding:
@@ -104,7 +107,7 @@ def examine(engine: Engine) -> Finding:
         return Finding(engine, version, True, "")
     if version is None:
         return Finding(engine, None, False, f"apt-get install {' '.join(engine.packages)}")
-    return Finding(engine, version, False, "start it, or see why this user cannot reach it (`thecloud doctor --fix`)")
+    return Finding(engine, version, False, engine.advice)
 
 
 def fix(engine: Engine, say: Callable[[str], None]) -> Finding:

@@ -8,7 +8,7 @@ from sqlalchemy.dialects import postgresql
 
 from server import db
 from server.db import METADATA
-from server.work import every
+from server.work import every, hurry
 
 if TYPE_CHECKING:
     from server.app import App
@@ -33,12 +33,15 @@ _BEAT = _insert.on_conflict_do_update(
     set_={name: _insert.excluded[name] for name in ("compute", "vcpus", "memory_mb", "heartbeat_at")},
 )
 alive = HOSTS.c.heartbeat_at > sa.func.now() - SILENT
+_IS_ALIVE = sa.select(HOSTS.c.name).where(HOSTS.c.name == sa.bindparam("host"), alive)
 
 
 @every(BEAT, each_host=True)
 async def beat(app: "App") -> None:
-    """Say what this host has. It falls silent when its compute engine does not answer."""
+    """Say what this host has. It falls silent when its compute engine does not answer, and catches up afterwards."""
     has = await app.drivers.compute.capacity()
     async with app.db.transaction() as tx:
+        if not await db.value(tx, _IS_ALIVE, host=app.config.host):
+            await hurry(tx, app.config.host)
         await db.execute(tx, _BEAT, name=app.config.host, compute=app.drivers.compute_name,
                          vcpus=has.vcpus, memory_mb=has.memory_mb)  # fmt: skip

@@ -65,7 +65,17 @@ class NotYet(Exception):
 
 Reconciler = Callable[["App", UUID], Awaitable[timedelta | None]]
 RECONCILERS: dict[str, Reconciler] = {}
-PERIODIC: dict[str, bool] = {}  # kind -> each host has a row of its own
+
+
+@dataclass(frozen=True)
+class Periodic:
+    """Work that comes back by itself."""
+
+    period: timedelta
+    each_host: bool  # each host has a row of its own
+
+
+PERIODIC: dict[str, Periodic] = {}
 
 
 def every(period: timedelta, *, each_host: bool = False) -> Callable[..., Callable[["App"], Awaitable[None]]]:
@@ -77,7 +87,7 @@ def every(period: timedelta, *, each_host: bool = False) -> Callable[..., Callab
             return period
 
         kind = f"{function.__module__}.{function.__name__}"
-        PERIODIC[kind] = each_host
+        PERIODIC[kind] = Periodic(period, each_host)
         RECONCILERS[kind] = run
         return function
 
@@ -97,6 +107,11 @@ WAKE = _wake.on_conflict_do_update(
     },
 )  # fmt: skip
 START = _wake.on_conflict_do_nothing()
+HURRY = (
+    sa.update(WORK)
+    .where(WORK.c.host == sa.bindparam("at_host"), WORK.c.last_error.is_not(None), WORK.c.due_at > sa.func.now())
+    .values(due_at=sa.func.now())
+)
 
 
 async def wake(tx: Tx, kind: str, id: UUID, host: str | None = None) -> None:
@@ -110,11 +125,17 @@ async def nudge(tx: Tx, kind: str, id: UUID, host: str | None = None) -> None:
     await db.execute(tx, START, kind=kind, id=id, host=host)
 
 
+async def hurry(tx: Tx, host: str) -> None:
+    """Let what waits for its next try on this host be tried now: what it failed for may have passed."""
+    await db.execute(tx, HURRY, at_host=host)
+    await tx.connection.execute(f"notify {CHANNEL}")
+
+
 async def start_periodic(app: "App") -> None:
     """Give every periodic kind its row. May be repeated."""
     async with app.db.transaction() as tx:
-        for kind, each_host in PERIODIC.items():
-            host = app.config.host if each_host else None
+        for kind, periodic in PERIODIC.items():
+            host = app.config.host if periodic.each_host else None
             id = uuid5(NAMESPACE_OID, host) if host else UUID(int=0)
             await db.execute(tx, START, kind=kind, id=id, host=host)
 
@@ -202,8 +223,10 @@ async def release(tx: Tx, lease: Lease, again: timedelta | None, error: str | No
     await db.execute(tx, GIVE_BACK, **key, again=again or timedelta(0), error=error)
 
 
-def backoff(attempts: int) -> timedelta:
-    return timedelta(seconds=min(2.0 ** min(attempts - 1, 20), SLOWEST) * random.uniform(0.5, 1))
+def backoff(lease: Lease) -> timedelta:
+    """Twice as long after each failure; periodic work waits no longer than usual."""
+    slowest = PERIODIC[lease.kind].period.total_seconds() if lease.kind in PERIODIC else SLOWEST
+    return timedelta(seconds=min(2.0 ** min(lease.attempts - 1, 20), slowest) * random.uniform(0.5, 1))
 
 
 async def run_once(app: "App", lease: Lease) -> None:
@@ -219,10 +242,10 @@ async def run_once(app: "App", lease: Lease) -> None:
                     await release(tx, lease, timedelta(0))
             raise
         except NotYet as reason:
-            error, again = str(reason), backoff(lease.attempts)
+            error, again = str(reason), backoff(lease)
         except Exception as exception:
-            log.warning("reconcile_failed", exc_info=True)
-            error, again = f"{type(exception).__name__}: {exception}", backoff(lease.attempts)
+            log.warning("reconcile_failed", error=str(exception), exc_info=lease.attempts == 1)
+            error, again = f"{type(exception).__name__}: {exception}", backoff(lease)
         async with app.db.transaction() as tx:
             await release(tx, lease, again, error)
 

@@ -70,7 +70,10 @@ class IdentityService:
         return await auth.hash_password(request.password)
 
     async def Register(self, call: Call, request: pb.RegisterRequest) -> pb.RegisterResponse:
-        user = await register(call.tx, request.email.lower(), call.prepared, request.name.strip())
+        name = request.name.strip()
+        if len(name) < 2:
+            raise invalid("name", "a name has at least two characters")
+        user = await register(call.tx, request.email.lower(), call.prepared, name)
         shown = db.to_message(user)
         return pb.RegisterResponse(
             user_id=shown.id, id=shown.id, email=shown.email, name=shown.name,
@@ -80,9 +83,9 @@ class IdentityService:
     async def prepare_Login(self, call: Call, request: pb.LoginRequest) -> User:
         """Whose email address and password these are. What is counted of wrong ones must outlive the refusal."""
         email = request.email.lower()
-        bucket = f"wrong password/{auth.digest(email).hex()}"
+        bucket, lock = (f"{what}/{auth.digest(email).hex()}" for what in ("wrong password", "locked"))
         async with self.app.db.reading() as tx:
-            locked = await ratelimit.wait(tx, bucket, WRONG_PASSWORDS, LOCKOUT)
+            locked = await ratelimit.wait(tx, lock, 1, LOCKOUT)
             user = await db.first(tx, User, _by_email, email=email)
         right = await auth.verify_password(request.password, user.password_hash if user else None)
         if locked:
@@ -90,6 +93,8 @@ class IdentityService:
         async with self.app.db.reading() as tx:
             if user is None or not right:
                 await ratelimit.take(tx, bucket, WRONG_PASSWORDS, LOCKOUT)
+                if await ratelimit.wait(tx, bucket, WRONG_PASSWORDS, LOCKOUT):
+                    await ratelimit.take(tx, lock, 1, LOCKOUT)
                 raise ApiError("UNAUTHENTICATED", "the email address or the password is wrong")
             await ratelimit.forget(tx, bucket)
         return user
