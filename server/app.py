@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -105,6 +106,11 @@ def check_exposure(config: Config) -> None:
     for file in (config.tls_cert, config.tls_key):
         if file and not Path(file).is_file():
             raise BadConfig(f"{file} is not a file; --tls-cert and --tls-key name PEM files")
+    if config.tls_cert:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.tls_cert, config.tls_key)
+        except OSError as error:
+            raise BadConfig(f"--tls-cert and --tls-key are no certificate and its key in PEM: {error}") from None
     for flag, address in (("--http", config.http), ("--grpc", config.grpc)):
         host = address.rpartition(":")[0].strip("[]")
         if host not in ("127.0.0.1", "::1", "localhost") and not config.tls_cert and not config.insecure:

@@ -1,5 +1,7 @@
 """The machines that run instances: what each has, and when it was last heard of."""
 
+import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 BEAT = timedelta(seconds=10)
 SILENT = timedelta(seconds=45)  # without a beat, and nothing new is put there
+FIRST = 3.0  # seconds that a start waits for the first beat
 
 HOSTS = sa.Table(
     "hosts",
@@ -45,3 +48,11 @@ async def beat(app: "App") -> None:
             await hurry(tx, app.config.host)
         await db.execute(tx, _BEAT, name=app.config.host, compute=app.drivers.compute_name,
                          vcpus=has.vcpus, memory_mb=has.memory_mb)  # fmt: skip
+
+
+async def heard(app: "App") -> None:
+    """Wait until this host may be given instances, but not for long: its compute engine may be away."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FIRST), app.db.reading() as tx:
+            while not await db.value(tx, _IS_ALIVE, host=app.config.host):
+                await asyncio.sleep(0.02)

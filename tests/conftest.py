@@ -6,7 +6,7 @@ itself: `cloud.settle()` does the work that is due.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -188,6 +188,13 @@ async def ada(cloud: Cloud) -> Person:
 async def bob(cloud: Cloud) -> Person:
     """The owner of another tenant."""
     return await cloud.person("bob")
+
+
+async def until(condition: Callable[[], Awaitable[object]], seconds: float = 10.0) -> None:
+    """Wait for something that happens by itself. Fails when it has not within so many seconds."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 def with_compute(app: server_app.App, compute: Any) -> server_app.App:

@@ -103,10 +103,13 @@ class InstanceService:
         self.app = app
 
     async def ListInstances(self, call: Call, request: pb.ListInstancesRequest) -> pb.ListInstancesResponse:
+        split = (tag.partition(":") for tag in request.tag if ":" in tag)
+        pairs = {(key, value) for key, _, value in split}
+        if len(dict(pairs)) < len(pairs):  # a label that has two values at once
+            return pb.ListInstancesResponse()
         rows, token = await db.page(
             call.tx, Instance, _listed, size=request.page_size, token=request.page_token,
-            tenant_id=call.tenant_id, pairs=dict(tag.split(":", 1) for tag in request.tag if ":" in tag),
-            keys=[tag for tag in request.tag if ":" not in tag],
+            tenant_id=call.tenant_id, pairs=dict(pairs), keys=[tag for tag in request.tag if ":" not in tag],
         )  # fmt: skip
         return pb.ListInstancesResponse(instances=map(to_message, rows), next_page_token=token)
 

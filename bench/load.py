@@ -1,0 +1,111 @@
+"""A client process: `python -m bench.load '{"kind": "http" | "grpc", …}'`.
+
+It says "ready"; then for each line on stdin, a number of seconds, it calls that long and says
+"rate N", the calls a second. Both kinds hold `concurrency` calls in flight and look at the
+answers as little as can be: HTTP over keep-alive sockets that write bytes prepared beforehand
+and read as many as Content-Length says, gRPC over one grpc.aio channel without parsing.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import orjson
+import uvloop
+
+Call = Callable[[], Awaitable[None]]
+
+
+class Http(asyncio.Protocol):
+    """One keep-alive connection. Answers other than 200 end the program."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+        self._wanted = 0
+        self._answer: asyncio.Future[bool] | None = None
+        self.transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def ask(self, request: bytes) -> "asyncio.Future[bool]":
+        """Whether the connection stays open, once the answer is complete."""
+        self._answer = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        return self._answer
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if not self._wanted:
+            end = self._received.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            head = bytes(self._received[:end]).lower()
+            if b" 200 " not in head[:20]:
+                sys.exit(f"answer: {bytes(self._received[:500])!r}")
+            self._wanted = end + 4 + int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+            self._stays = b"\r\nconnection: close" not in head
+        if len(self._received) >= self._wanted:
+            self._received.clear()
+            self._wanted = 0
+            assert self._answer is not None
+            self._answer.set_result(self._stays)
+
+
+async def http_caller(address: str, request: bytes) -> Call:
+    host, _, port = address.rpartition(":")
+    connect = lambda: asyncio.get_running_loop().create_connection(Http, host, int(port))  # noqa: E731
+    _, connection = await connect()
+
+    async def call() -> None:
+        nonlocal connection
+        if not await connection.ask(request):
+            connection.transport.close()
+            _, connection = await connect()
+
+    return call
+
+
+async def callers(what: dict[str, Any]) -> list[Call]:
+    """As many as the concurrency, each for one call at a time."""
+    if what["kind"] == "http":
+        return [await http_caller(what["address"], what["request"].encode()) for _ in range(what["concurrency"])]
+    channel = grpc.aio.insecure_channel(what["address"])
+    method = channel.unary_unary(what["method"])
+    request, metadata = bytes.fromhex(what["request"]), (("x-api-key", what["key"]),)
+
+    async def call() -> None:
+        await method(request, metadata=metadata)
+
+    return [call] * what["concurrency"]
+
+
+async def rate(calls: list[Call], seconds: float) -> float:
+    began = time.perf_counter()
+    end, done = began + seconds, 0
+
+    async def repeat(call: Call) -> None:
+        nonlocal done
+        while time.perf_counter() < end:
+            await call()
+            done += 1
+
+    await asyncio.gather(*map(repeat, calls))
+    return done / (time.perf_counter() - began)
+
+
+async def main(what: dict[str, Any]) -> None:
+    calls = await callers(what)
+    await asyncio.gather(*(call() for call in calls))
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        sys.stdout.write(f"rate {await rate(calls, float(line))}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(orjson.loads(sys.argv[1])))
