@@ -5,6 +5,7 @@ itself: `cloud.settle()` does the work that is due.
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +17,7 @@ from uuid import UUID, uuid4
 import grpc
 import httpx
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 import server.cloud
@@ -35,6 +37,30 @@ from tests.drivers.fake import FakeCompute
 KEPT = ("alembic_version", "cloud", "instance_types")
 settings.register_profile("default", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 settings.load_profile("default")
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ],
+    wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+)
+
+
+skipped: set[str] = set()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        skipped.add(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI only the tests listed in shrinking/skipped.txt may skip."""
+    allowed = (Path(__file__).parent / "shrinking/skipped.txt").read_text().splitlines()
+    if os.environ.get("CI") and (unexpected := skipped - {*allowed}):
+        print("\nskipped, and not listed in tests/shrinking/skipped.txt:", *sorted(unexpected), sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")

@@ -190,7 +190,7 @@ async def test_an_interrupted_start_leaves_nothing_running_and_the_next_one_work
 
     process = await cloud.start("up", "--data", str(cloud.data), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0")
     await until(reached)
-    assert await process.stop(signal.SIGINT) == 0
+    assert await process.stop(signal.SIGINT) in (0, 130)  # 130: before it listened for signals
     assert cloud.database_processes() == []
     assert "Traceback" not in cloud.log.read_text()
     await cloud.up()
