@@ -23,7 +23,9 @@ def configure(level: str, form: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if text:
-        processors = [*shared, structlog.dev.ConsoleRenderer()]
+        # A plain traceback: the default one prints local variables, secrets among them.
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        processors = [*shared, renderer]
         factory: Any = structlog.PrintLoggerFactory(sys.stderr)
     else:
         processors = [*shared, structlog.processors.format_exc_info, structlog.processors.JSONRenderer(orjson.dumps)]

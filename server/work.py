@@ -220,6 +220,7 @@ async def release(tx: Tx, lease: Lease, again: timedelta | None, error: str | No
     key = {"its_kind": lease.kind, "its_id": lease.id, "its_lease": lease.lease, "its_wakes": lease.wakes}
     if again is None and await db.execute(tx, FINISH, **key):
         return
+    error = error and error.replace("\0", "")  # which PostgreSQL's text cannot hold
     await db.execute(tx, GIVE_BACK, **key, again=again or timedelta(0), error=error)
 
 

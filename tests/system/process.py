@@ -74,9 +74,7 @@ class Process:
     async def ended(self) -> int:
         """Its exit code, once it has one."""
         async with asyncio.timeout(PATIENCE):
-            await self._child.communicate()
-        assert self._child.returncode is not None
-        return self._child.returncode
+            return await self._child.wait()
 
     @property
     def running(self) -> bool:
@@ -98,7 +96,12 @@ class Process:
 
     def children(self) -> list[int]:
         """The process ids of its children."""
-        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if int((process / "stat").read_text().rpartition(")")[2].split()[1]) == self.pid:
+                    found.append(int(process.name))
+        return found
 
 
 async def command(*arguments: str, **environment: str) -> Finished:

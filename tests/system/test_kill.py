@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,9 @@ async def one_round(world: World, dice: random.Random, number: int) -> None:
             group.create_task(world.changes(id, random.Random(dice.random())))
         for _ in range(min(2, MOST - len(world.staying()))):
             group.create_task(world.launch(launching(dice.choice(list(MEMORY_MB)))))
-        await asyncio.wait([asyncio.ensure_future(cloud.process.ended())], timeout=moment)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(moment):
+                await cloud.process.ended()
         if with_database:
             os.kill(cloud.database_server(), signal.SIGKILL)
         await cloud.process.kill()
