@@ -11,6 +11,8 @@ from server.db import METADATA, Tx
 if TYPE_CHECKING:
     from server.pipeline import Call
 
+LONGEST = 500  # characters of what a caller says
+
 AUDIT = sa.Table(
     "audit_log",
     METADATA,
@@ -38,7 +40,12 @@ async def record(tx: Tx, call: "Call", outcome: str, target: str, reason: str | 
     principal = call.principal
     await db.execute(
         tx, _APPEND, tenant_id=call.tenant, user_id=principal.user_id if principal.key_id else None,
-        key_id=principal.key_id, actor=principal.email, action=call.method.audit, target=target, outcome=outcome,
-        reason=reason, address=call.address, user_agent=call.metadata.get("user-agent", "")[:500],
+        key_id=principal.key_id, actor=principal.email, action=call.method.audit, target=clean(target), outcome=outcome,
+        reason=reason, address=call.address, user_agent=clean(call.metadata.get("user-agent", "")),
         request_id=call.request_id,
     )  # fmt: skip
+
+
+def clean(text: str) -> str:
+    """What a refused request says of itself may be anything: no more of it than is of use."""
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:LONGEST]

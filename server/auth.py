@@ -173,7 +173,7 @@ _hasher = argon2.PasswordHasher()  # argon2id with the parameters of RFC 9106, l
 _at_once = asyncio.Semaphore(4)  # each takes 64 MiB
 _NO_PASSWORD = (  # which none has; made up, since to hash one would take a tenth of a second of every start
     f"$argon2id$v=19$m={_hasher.memory_cost},t={_hasher.time_cost},p={_hasher.parallelism}"
-    f"${secrets.token_hex(11)}${secrets.token_hex(21)}A"
+    f"${secrets.token_hex(11)[1:]}A${secrets.token_hex(21)}A"
 )
 
 

@@ -54,5 +54,5 @@ async def heard(app: "App") -> None:
     """Wait until this host may be given instances, but not for long: its compute engine may be away."""
     with suppress(TimeoutError):
         async with asyncio.timeout(FIRST), app.db.reading() as tx:
-            while not await db.value(tx, _IS_ALIVE, host=app.config.host):
+            while not await db.value(tx, _IS_ALIVE, host=app.config.host):  # noqa: ASYNC110 - it is in the database
                 await asyncio.sleep(0.02)

@@ -295,12 +295,13 @@ class Pipeline:
         return response
 
     async def _failed(self, call: Call, request: Message, exception: Exception) -> ApiError:
-        """What the caller is told. A refused or failed change is audited."""
+        """What the caller is told. A refused or failed change is audited, unless anybody could fill the log with it."""
         error = to_api_error(exception, call.request_id)
         if error.rule.http >= 500:
             log.error("rpc_failed", rpc=call.method.full_name, reason=error.reason,
                       exc_info=exception if error.reason == "INTERNAL" else None)  # fmt: skip
-        if call.method.audit and error.rule.http < 500:
+        known = call.method.anyone or call.principal is not NOBODY
+        if call.method.audit and known and error.rule.http < 500 and error.reason != "RATE_LIMITED":
             with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 async with asyncio.timeout(5), self.app.db.transaction(call.principal.email, call.request_id) as tx:
                     await audit.record(tx, call, "failure", call.method.target(request), error.reason)

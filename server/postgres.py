@@ -172,7 +172,10 @@ class Server:
             return
         for attempt in range(200):
             if not (running := _processes_in(self._cluster)):
-                pid_file.unlink(missing_ok=True)  # a new server would take any process of that number for the old one
+                # A new server would take any process of that number for the old one, even one that only waits for
+                # its parent to notice its end.
+                for file in (pid_file, self._socket / ".s.PGSQL.5432.lock"):
+                    file.unlink(missing_ok=True)
                 return
             if attempt % 50 == 0 and pid in running:
                 log.warning("orphaned_database", pid=pid)
