@@ -62,9 +62,10 @@ async def http_caller(address: str, request: bytes) -> Call:
 
     async def call() -> None:
         nonlocal connection
+        if connection.transport.is_closing():  # a server ends connections that were idle between two rounds
+            _, connection = await connect()
         if not await connection.ask(request):
             connection.transport.close()
-            _, connection = await connect()
 
     return call
 

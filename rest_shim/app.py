@@ -17,7 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
-from uuid import uuid4
 
 import orjson
 import structlog
@@ -32,6 +31,7 @@ from thecloud.v1 import options_pb2
 from rest_shim import decoding, encoding, openapi
 from rest_shim.routes import TOO_MANY_SEGMENTS, Binding, Router, bindings
 from server.errors import ApiError, invalid
+from server.log import new_request_id
 
 log = structlog.get_logger()
 
@@ -360,7 +360,7 @@ def forwarded(scope: Scope) -> dict[str, str]:
     """The headers that calls carry as metadata, and always a request id."""
     metadata = {FORWARDED[name]: value.decode("latin-1") for name, value in scope["headers"] if name in FORWARDED}
     if not REQUEST_ID.fullmatch(metadata.get("x-request-id", "")):
-        metadata["x-request-id"] = str(uuid4())
+        metadata["x-request-id"] = new_request_id()
     return metadata
 
 

@@ -21,6 +21,7 @@ import asyncpg
 import orjson
 import sqlalchemy as sa
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.sql.base import Executable
@@ -30,6 +31,7 @@ from server.errors import ApiError, invalid, not_found
 
 METADATA = sa.MetaData()
 MOST = 1000  # rows of one page
+EPOCH = datetime.fromtimestamp(0, UTC)
 COLUMN_TYPES: dict[Any, Any] = {
     UUID: postgresql.UUID(),
     str: sa.Text(),
@@ -295,7 +297,7 @@ def _encode(row: Row) -> str:
 def _decode(token: str) -> tuple[datetime, UUID]:
     try:
         at, id = base64.urlsafe_b64decode(token).decode().split()
-        return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(at)), UUID(id)
+        return EPOCH + timedelta(microseconds=int(at)), UUID(id)
     except (ValueError, OverflowError):
         raise invalid("page_token", "this is not a page token of this list; leave it out to start anew") from None
 
@@ -319,9 +321,17 @@ def _shown(message: type[Message]) -> list[tuple[str, Callable[[Any], Any] | Non
             found.append((each.name, enums.numbers(each.enum_type).__getitem__))
         elif each.type == each.TYPE_STRING and not each.is_repeated:
             found.append((each.name, str))
+        elif each.message_type and each.message_type.full_name == Timestamp.DESCRIPTOR.full_name:
+            found.append((each.name, _timestamp))
         else:
             found.append((each.name, None))
     return found
+
+
+def _timestamp(moment: datetime) -> dict[str, int]:
+    """What a message takes for a Timestamp. It takes a datetime too, for three times the price."""
+    since = moment - EPOCH
+    return {"seconds": since.days * 86400 + since.seconds, "nanos": since.microseconds * 1000}
 
 
 def masked(request: Any, *names: str) -> dict[str, Any]:

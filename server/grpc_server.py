@@ -1,6 +1,7 @@
 """gRPC in front of the pipeline, with server reflection and grpc.health.v1."""
 
 from collections.abc import AsyncIterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def handler(pipeline: Pipeline, method: Method) -> Any:
         try:
             request = parse(method, data)
             response = await pipeline.unary(
-                method, request, dict(context.invocation_metadata() or ()), address(context), headers,
+                method, request, dict(context.invocation_metadata() or ()), address(context.peer()), headers,
                 context.time_remaining(),
             )  # fmt: skip
         except ApiError as error:
@@ -82,7 +83,7 @@ def handler(pipeline: Pipeline, method: Method) -> Any:
         try:
             metadata: Mapping[str, str] = dict(context.invocation_metadata() or ())
             requests = parsed(method, first)
-            async for response in pipeline.stream(method, requests, metadata, address(context), headers):
+            async for response in pipeline.stream(method, requests, metadata, address(context.peer()), headers):
                 yield response.SerializeToString()
         except ApiError as error:
             await refuse(context, error, headers)
@@ -123,9 +124,10 @@ async def refuse(context: Any, error: ApiError, headers: Mapping[str, str]) -> A
     await context.abort(status.code, status.details, context.trailing_metadata())
 
 
-def address(context: Any) -> str:
+@lru_cache(4096)
+def address(peer: str) -> str:
     """The client's address, of "ipv4:127.0.0.1:1234", "ipv6:%5B::1%5D:1234" or "unix:"."""
-    kind, _, rest = context.peer().partition(":")
+    kind, _, rest = peer.partition(":")
     if kind not in ("ipv4", "ipv6"):
         return "127.0.0.1"
-    return rest.rpartition(":")[0].removeprefix("%5B").removesuffix("%5D").strip("[]")  # type: ignore[no-any-return]
+    return rest.rpartition(":")[0].removeprefix("%5B").removesuffix("%5D").strip("[]")

@@ -4,12 +4,18 @@ import logging
 import sys
 from collections.abc import MutableMapping
 from contextvars import ContextVar
+from random import getrandbits
 from typing import Any
 
 import orjson
 import structlog
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+
+
+def new_request_id() -> str:
+    """An id for a call that brought none: no secret, so uuid4's bits from the kernel would be a waste."""
+    return f"{getrandbits(128):032x}"
 
 
 def configure(level: str, form: str) -> None:

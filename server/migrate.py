@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from server import db
+from server.config import BadConfig
 
 FOLDER = Path(__file__).parent / "migrations"
 LOCK = 7_263_418_114_220  # of pg_advisory_lock, so that processes that start together take turns
@@ -23,9 +24,17 @@ def head() -> str:
     return max(file.name[:4] for file in (FOLDER / "versions").glob("[0-9]*.py"))
 
 
+async def first_connection(url: str) -> Any:
+    """A connection at a start, when the user can mend the URL. Raises BadConfig."""
+    try:
+        return await db.connect(url)
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise BadConfig(f"the database does not answer: {error}; start it, or correct --database-url") from None
+
+
 async def current(url: str) -> str | None:
     """The revision the database has; None when it has none."""
-    connection = await db.connect(url)
+    connection = await first_connection(url)
     try:
         return await connection.fetchval("select version_num from alembic_version")  # type: ignore[no-any-return]
     except asyncpg.UndefinedTableError:

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 import protovalidate
@@ -34,7 +34,7 @@ from server import audit, auth, db, idempotency, quota, ratelimit
 from server.access import allows
 from server.auth import NOBODY, Principal
 from server.errors import ApiError, invalid, invalid_fields, not_found, rate_limited
-from server.log import REQUEST_ID
+from server.log import REQUEST_ID, new_request_id
 from server.metrics import CALLS, Observer
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Pipeline:
             address = forwarded.rpartition(",")[2].strip()
         request_id = metadata.get("x-request-id", "")
         if not REQUEST_ID_FORM.fullmatch(request_id):
-            request_id = str(uuid4())
+            request_id = new_request_id()
         REQUEST_ID.set(request_id)
         return Call(method, metadata, address, request_id, headers=headers)
 
@@ -203,7 +203,7 @@ class Pipeline:
         if method.rate_limit:
             await self._limit(call, method.rate_limit)
         elif self.app.config.rate_limit:
-            who = call.address if method.anyone else str(call.principal.user_id)
+            who = call.address if method.anyone else call.principal.user_id
             if seconds := self.buckets.take(who, self.app.config.rate_limit):
                 raise rate_limited(seconds)
         if violations := _validator.collect_violations(request):

@@ -156,7 +156,7 @@ class Server:
         initdb = await asyncio.create_subprocess_exec(
             *self._as_user(), self._programs / "initdb", "-D", draft, "-U", "thecloud", "-A", "scram-sha-256",
             "--pwfile", self._password_file, "-E", "UTF8", "--locale=C", "--no-sync",
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, cwd="/",
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, cwd="/", start_new_session=True,
         )  # fmt: skip
         _, errors = await initdb.communicate()
         if initdb.returncode:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import asyncpg
 import structlog
 import uvloop
 
 from drivers import load
 from server import app as server_app
-from server import cloud, db, hosts
+from server import cloud, db, hosts, migrate
 from server.config import BadConfig, Config
 
 log = structlog.get_logger()
@@ -61,9 +62,11 @@ async def main(
 
 
 async def read_cloud(database_url: str) -> cloud.Cloud:
-    connection = await db.connect(database_url)
+    connection = await migrate.first_connection(database_url)
     try:
         return await cloud.read(db.Tx(connection))
+    except asyncpg.UndefinedTableError:
+        raise BadConfig("the database has not been prepared: run `thecloud migrate` on it first") from None
     finally:
         await connection.close()
 

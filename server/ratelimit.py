@@ -8,6 +8,7 @@ algorithm, ITU-T I.371).
 
 import ipaddress
 import time
+from collections.abc import Hashable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -71,9 +72,9 @@ class Buckets:
     """Buckets of one process, in memory."""
 
     def __init__(self) -> None:
-        self._full_at: dict[str, float] = {}
+        self._full_at: dict[Hashable, float] = {}
 
-    def take(self, bucket: str, per_minute: int) -> float:
+    def take(self, bucket: Hashable, per_minute: int) -> float:
         """Take a token; 0, or the seconds until there is one."""
         now, each = time.monotonic(), 60 / per_minute
         full_at = max(self._full_at.get(bucket, 0.0), now) + each

@@ -91,8 +91,10 @@ async def _processes(config: Config, url: str, ready: Callable[[Any], None], sto
             )  # fmt: skip
             try:
                 assert child.stdout is not None
-                await child.stdout.readline()  # it says "ready", or ends
-                started.release()
+                if await child.stdout.readline() and number in starting:  # it says "ready", or ends
+                    starting.remove(number)
+                    if not starting:
+                        ready(Running(None, None, config.http, config.grpc))
                 ended = asyncio.ensure_future(child.wait())
                 await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -103,11 +105,8 @@ async def _processes(config: Config, url: str, ready: Callable[[Any], None], sto
                 log.error("process_ended", number=number, code=child.returncode)
                 await asyncio.sleep(AGAIN)
 
-    started = asyncio.Semaphore(0)
+    starting = set(range(config.workers))
     stopped = asyncio.ensure_future(stop.wait())
     async with asyncio.TaskGroup() as group:
         for number in range(config.workers):
             group.create_task(keep(number))
-        for _ in range(config.workers):
-            await started.acquire()
-        ready(Running(None, None, config.http, config.grpc))

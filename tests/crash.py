@@ -64,7 +64,8 @@ class Mortal:
 async def die(cloud: Cloud, driver: str, moment: Moment) -> bool:
     """Work until the process dies at this moment; False when the work is done before it comes."""
     mortal = Mortal(getattr(cloud.app.drivers, driver), moment)
-    app = replace(cloud.app, drivers=replace(cloud.app.drivers, **{driver: mortal}))
+    mortals: dict[str, Any] = {driver: mortal}
+    app = replace(cloud.app, drivers=replace(cloud.app.drivers, **mortals))
     try:
         await work.drain(app)
     except Died:

@@ -118,7 +118,7 @@ async def test_a_process_without_its_database_is_degraded_and_recovers(
 
 
 async def test_grpc_tells_the_same(cloud: Cloud) -> None:
-    stub = pb_grpc.HealthServiceStub(cloud.channel)
+    stub = pb_grpc.HealthServiceStub(cloud.channel)  # type: ignore[no-untyped-call]
     assert (await stub.GetLiveness(pb.GetLivenessRequest())).status == "ok"
     assert (await stub.GetReadiness(pb.GetReadinessRequest())).status == pb.Readiness.STATUS_UP
     replace_engine(cloud, Absent())

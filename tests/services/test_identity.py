@@ -180,6 +180,14 @@ async def test_a_wrong_password_and_an_unknown_address_get_the_same_answer(cloud
     assert wrong.headers.keys() == unknown.headers.keys()
 
 
+def test_an_unknown_address_costs_as_much_as_a_wrong_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    dear = argon2.extract_parameters(auth._hasher.hash("password"))
+    assert argon2.extract_parameters(auth._NO_PASSWORD) == dear
+    with pytest.raises(argon2.exceptions.VerifyMismatchError):
+        auth._hasher.verify(auth._NO_PASSWORD, "password")
+
+
 async def test_every_login_makes_a_further_key(cloud: Cloud) -> None:
     client = await registered(cloud)
     await login(cloud.anonymous)
@@ -387,7 +395,7 @@ async def test_both_headers_carry_a_key(cloud: Cloud, ada: Person) -> None:
      {"Authorization": "Basic YTpi"}, {"Authorization": "Bearer thecloud_stale"}],
 )  # fmt: skip
 async def test_no_key_or_an_unknown_one_is_unauthorized(cloud: Cloud, headers: dict[str, str]) -> None:
-    raw = {name: value.encode() for name, value in headers.items()}
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     reply = await cloud.anonymous.get("/auth/keys", headers=raw)
     assert refusal(reply) == (401, "UNAUTHORIZED")
     assert reply.headers["www-authenticate"].startswith("Bearer")
@@ -477,7 +485,7 @@ async def test_the_list_comes_in_pages(ada: Person) -> None:
 
 
 async def test_grpc_speaks_of_the_same_keys(cloud: Cloud, ada: Person) -> None:
-    stub = identity_pb2_grpc.IdentityServiceStub(cloud.channel)
+    stub = identity_pb2_grpc.IdentityServiceStub(cloud.channel)  # type: ignore[no-untyped-call]
     made = await stub.CreateKey(pb.CreateKeyRequest(name="k"), metadata=ada.metadata)
     listed = await stub.ListKeys(pb.ListKeysRequest(), metadata=[("authorization", f"Bearer {made.key}")])
     assert listed.keys[0].id == made.id
@@ -607,10 +615,10 @@ async def test_the_address_a_trusted_proxy_names_counts(empty_database: str, tmp
 
 async def test_grpc_and_rest_are_counted_together(empty_database: str, tmp_path: Path) -> None:
     async with running_cloud(empty_database, tmp_path, strict(tmp_path)) as cloud:
-        stub = identity_pb2_grpc.IdentityServiceStub(cloud.channel)
+        stub = identity_pb2_grpc.IdentityServiceStub(cloud.channel)  # type: ignore[no-untyped-call]
         for _ in range(5):
             await cloud.anonymous.post("/auth/login", json={})
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.Login(pb.LoginRequest())
         assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert int(dict(refused.value.trailing_metadata())["ratelimit-reset"]) >= 1  # type: ignore[call-overload]
+        assert int(dict(refused.value.trailing_metadata())["ratelimit-reset"]) >= 1

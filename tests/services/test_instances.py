@@ -56,7 +56,7 @@ async def nothing_left(cloud: Cloud) -> bool:
 
 
 def stub(cloud: Cloud) -> Any:
-    return instances_pb2_grpc.InstanceServiceStub(cloud.channel)
+    return instances_pb2_grpc.InstanceServiceStub(cloud.channel)  # type: ignore[no-untyped-call]
 
 
 async def test_an_instance_lives_and_dies(cloud: Cloud, ada: Person) -> None:
@@ -365,7 +365,8 @@ async def test_the_list_is_newest_first_and_kept_by_tags(ada: Person) -> None:
 async def test_the_list_comes_in_pages_that_lead_to_each_other(ada: Person, prefix: str) -> None:
     made = [(await ada.launch(labels={"a": "b"}))["id"] for _ in range(5)]
     await ada.launch()
-    path, seen, pages = f"{prefix}/instances?tag=a&page_size=2", [], 0
+    seen: list[str] = []
+    path, pages = f"{prefix}/instances?tag=a&page_size=2", 0
     while path:
         reply = await ada.rest.get(path)
         page = reply.json()["data"] if prefix else reply.json()
@@ -679,7 +680,8 @@ async def test_stats_are_those_of_the_driver(cloud: Cloud, ada: Person) -> None:
 async def console_token(person: Person, id: str) -> str:
     reply = await person.rest.get(f"/instances/{id}/console")
     assert reply.status_code == 200, reply.text
-    return parse_qs(urlsplit(reply.json()["console_url"]).query)["token"][0]
+    url: str = reply.json()["console_url"]
+    return parse_qs(urlsplit(url).query)["token"][0]
 
 
 async def attached(cloud: Cloud, **first: Any) -> Any:

@@ -314,7 +314,7 @@ async def test_a_role_that_changes_changes_what_one_may_at_once(cloud: Cloud, ad
 
 
 async def test_grpc_adds_members_too(cloud: Cloud, ada: Person, bob: Person) -> None:
-    stub = tenants_pb2_grpc.TenantServiceStub(cloud.channel)
+    stub = tenants_pb2_grpc.TenantServiceStub(cloud.channel)  # type: ignore[no-untyped-call]
     request = pb.AddTenantMemberRequest(id=str(ada.tenant_id), email=bob.email, role=pb.ROLE_DEVELOPER)
     member = await stub.AddTenantMember(request, metadata=ada.metadata)
     assert (member.user_id, member.role) == (str(bob.user_id), pb.ROLE_DEVELOPER)

@@ -207,7 +207,8 @@ async def test_a_data_folder_has_one_user(started: Thecloud) -> None:
         f"thecloud: another thecloud runs with the data folder {started.data}; end it, or name another folder "
         "with --data"
     )
-    assert (await started.client().get("/health")).status_code == 200
+    async with started.client() as client:
+        assert (await client.get("/health")).status_code == 200
 
 
 @pytest.mark.parametrize("flag", ["--http", "--grpc"])

@@ -1,0 +1,110 @@
+"""The REST list of twenty instances from PostgreSQL, against the same list over gRPC, and against moto.
+
+Our server is `thecloud serve` as it is shipped, on one processor, over an embedded durable
+PostgreSQL; only the general rate limit is raised out of the way. REST and gRPC are the same
+process. moto is its own server process, filled through boto3, on the same processor, asked for as
+many instances or VPCs with a plain POST. All clients are processes of bench/load.py on the other
+processors, with the same number of calls in flight, and take turns.
+"""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from thecloud.v1 import instances_pb2
+
+from bench import cloud, processes
+from bench.cloud import INSTANCES, Prepared
+from bench.figure import figure
+from bench.processes import SERVER, Load, Process, load, python, running
+
+CONCURRENCY = 16
+SECONDS, ROUNDS = 2.0, 7
+MOTO_SECONDS, MOTO_ROUNDS = 4.0, 5
+LIST = "/thecloud.v1.InstanceService/ListInstances"
+GET = "GET /instances HTTP/1.1\r\nHost: cloud\r\nX-API-Key: {key}\r\n\r\n"
+POST = (
+    "POST / HTTP/1.1\r\nHost: ec2.us-east-1.amazonaws.com\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    "Content-Length: {length}\r\n\r\n{body}"
+)
+
+
+def figures() -> Iterator[dict[str, Any]]:
+    yield from asyncio.run(measure())
+
+
+async def measure() -> list[dict[str, Any]]:
+    async with cloud.prepared() as prepared:
+        with ExitStack() as stack:
+            server, rest, grpc = serve(stack, prepared)
+            found = [await asyncio.to_thread(against_grpc, server, rest, grpc)]
+            try:
+                import boto3  # noqa: F401
+                import moto  # noqa: F401
+            except ImportError:
+                missing = "moto and boto3 are not installed: requirements-bench.lock has them"
+                return found + [figure(f"rest list, moto {action}", None, "requests/s", "moto", None, goal, reason=missing)
+                                for action, goal in ACTIONS]  # fmt: skip
+            moto_server = stack.enter_context(
+                running(*python("moto.server", "-H", "127.0.0.1", "-p", "0"), processors=SERVER, log=True)
+            )
+            address = "127.0.0.1:" + moto_server.wait_for(r"http://127\.0\.0\.1:(\d+)")
+            await asyncio.to_thread(fill, address)
+            for action, goal in ACTIONS:
+                found.append(await asyncio.to_thread(against_moto, server, rest, moto_server, address, action, goal))
+            return found
+
+
+ACTIONS = (("DescribeInstances", 50.0), ("DescribeVpcs", 15.0))
+
+
+def serve(stack: ExitStack, prepared: Prepared) -> tuple[Process, Load, Load]:
+    """Our server, and a client for each of its doors."""
+    environment = {"THECLOUD_DATABASE_URL": prepared.url, "THECLOUD_RATE_LIMIT": str(cloud.NO_LIMIT)}
+    server = stack.enter_context(running(
+        *python("server", "serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"),
+        processors=SERVER, environment=environment,
+    ))  # fmt: skip
+    http_address, grpc_address = server.wait_for(r"http://(\S+)"), server.wait_for(r"gRPC  (\S+)")
+    server.wait_for("ready")
+    rest = load(kind="http", address=http_address, request=GET.format(key=prepared.key), concurrency=CONCURRENCY)
+    request = instances_pb2.ListInstancesRequest().SerializeToString().hex()
+    grpc = load(kind="grpc", address=grpc_address, method=LIST, request=request, key=prepared.key,
+                concurrency=CONCURRENCY)  # fmt: skip
+    return server, stack.enter_context(rest), stack.enter_context(grpc)
+
+
+def against_grpc(server: Process, rest: Load, grpc: Load) -> dict[str, Any]:
+    (ours, _), (theirs, _) = processes.compare(SECONDS, ROUNDS, (server, rest), (server, grpc))
+    return figure("rest list", round(ours), "requests/s", "the same list over gRPC", ours / theirs, 1.2)
+
+
+def against_moto(
+    server: Process, rest: Load, moto_server: Process, address: str, action: str, goal: float
+) -> dict[str, Any]:
+    body = f"Action={action}&Version=2016-11-15"
+    request = POST.format(length=len(body), body=body)
+    with load(kind="http", address=address, request=request, concurrency=CONCURRENCY) as moto_load:
+        (ours, _), (theirs, _) = processes.compare(
+            MOTO_SECONDS, MOTO_ROUNDS, (server, rest), (moto_server, moto_load)
+        )  # fmt: skip
+    sys.stderr.write(f"  moto {action}: {theirs:.1f} requests/s\n")
+    return figure(f"rest list, moto {action}", round(ours), "requests/s", f"moto, {action} of {INSTANCES}",
+                  ours / theirs, goal)  # fmt: skip
+
+
+def fill(address: str) -> None:
+    """Twenty instances and twenty VPCs, the default one among them."""
+    import boto3
+
+    ec2 = boto3.client("ec2", endpoint_url=f"http://{address}", region_name="us-east-1",
+                       aws_access_key_id="bench", aws_secret_access_key="bench")  # fmt: skip
+    image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    ec2.run_instances(ImageId=image, MinCount=INSTANCES, MaxCount=INSTANCES, InstanceType="t2.micro")
+    vpcs = len(ec2.describe_vpcs()["Vpcs"])
+    for number in range(INSTANCES - vpcs):
+        ec2.create_vpc(CidrBlock=f"10.{number}.0.0/16")
+    reservations = ec2.describe_instances()["Reservations"]
+    assert sum(len(each["Instances"]) for each in reservations) == len(ec2.describe_vpcs()["Vpcs"]) == INSTANCES

@@ -1,0 +1,201 @@
+"""What holds for every method of the API, read from the descriptors."""
+
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import pytest
+from google.api import annotations_pb2
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from thecloud.v1 import options_pb2
+
+from rest_shim.routes import bindings
+from rest_shim.schemas import comment
+from server.access import allows
+from server.app import services
+from tests.conftest import Cloud, Person
+
+RULE: Any = options_pb2.rule
+METHODS: list[MethodDescriptor] = [method for service in services() for method in service.methods]
+GUARDED = [method for method in METHODS if not method.GetOptions().Extensions[RULE].anyone]
+NAMED = [method for method in GUARDED if "id" in method.input_type.fields_by_name]
+every = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+
+
+def rule(method: MethodDescriptor) -> options_pb2.Rule:
+    found: options_pb2.Rule = method.GetOptions().Extensions[RULE]
+    return found
+
+
+def streams(method: MethodDescriptor) -> bool:
+    return bool(method.client_streaming or method.server_streaming)
+
+
+def reads(method: MethodDescriptor) -> bool:
+    return method.name.startswith(("List", "Get")) or streams(method)
+
+
+def valid(method: MethodDescriptor, **fixed: str) -> Message:
+    """A request that breaks no rule, as far as its fields tell what they want."""
+    samples: dict[str, Any] = {
+        "name": "some-name", "image": "nginx", "instance_type": "basic-4", "key": "some-key", "slug": "some-slug",
+        "email": "somebody@example.com", "password": "password", "new_password": "password", "token": "token",
+        "role": 3, "tags": {"a": "b"},
+    }  # fmt: skip
+    request: Any = GetMessageClass(method.input_type)()
+    for field in method.input_type.fields:
+        value = fixed.get(field.name) or samples.get(field.name)
+        if value is None:
+            continue
+        if isinstance(value, dict):
+            getattr(request, field.name).update(value)
+        else:
+            setattr(request, field.name, value)
+    return request  # type: ignore[no-any-return]
+
+
+async def call(cloud: Cloud, method: MethodDescriptor, data: bytes, metadata: Any = ()) -> grpc.StatusCode:
+    """The status of one call over gRPC."""
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    if method.client_streaming and method.server_streaming:
+        stream = cloud.channel.stream_stream(path)(iter([data]), metadata=metadata)
+        return await stream.code()
+    assert not streams(method), "teach this function to call it"
+    return await cloud.channel.unary_unary(path)(data, metadata=metadata).code()
+
+
+@every
+def test_it_says_who_may_call(method: MethodDescriptor) -> None:
+    assert rule(method).WhichOneof("access")
+    if permission := rule(method).permission:
+        area, _, verb = permission.partition(":")
+        assert area and verb
+        assert allows("owner", permission)
+
+
+@every
+def test_it_is_audited_unless_it_only_reads(method: MethodDescriptor) -> None:
+    audit = rule(method).audit
+    if not reads(method):
+        assert audit, f"{method.name} changes something, and says no audit action"
+    assert audit == audit.upper()
+
+
+@every
+def test_it_says_what_it_acts_on(method: MethodDescriptor) -> None:
+    kind, _, target = rule(method).target.partition("/") if rule(method).target else ("", "", "")
+    if method.containing_service.name == "HealthService":
+        return
+    assert kind and target
+    if target.startswith("{"):
+        name = target.strip("{}")
+        assert name in method.input_type.fields_by_name or name in method.output_type.fields_by_name
+
+
+def test_no_two_methods_share_an_audit_action() -> None:
+    actions = [action for method in METHODS if (action := rule(method).audit)]
+    assert len(actions) == len(set(actions))
+
+
+@every
+def test_it_is_commented(method: MethodDescriptor) -> None:
+    assert comment(method.full_name).endswith(".")
+
+
+@every
+def test_it_has_a_route_that_fits_its_kind(method: MethodDescriptor) -> None:
+    http = method.GetOptions().Extensions[annotations_pb2.http]
+    verb = http.WhichOneof("pattern")
+    assert verb
+    routes = [binding for binding in bindings([method.containing_service]) if binding.method is method]
+    for binding in routes:
+        for name in binding.names:
+            assert method.input_type.fields_by_name[name].type == FieldDescriptor.TYPE_STRING
+        for field in binding.query_fields():
+            assert field.message_type is None or field.message_type.GetOptions().map_entry is False
+    if not streams(method) and method.name.startswith(("List", "Get")):
+        assert verb == "get"
+
+
+@every
+def test_a_list_comes_in_pages(method: MethodDescriptor) -> None:
+    if method.name.startswith("List") and method.name != "ListInstanceTypes":
+        assert {"page_size", "page_token"} <= set(method.input_type.fields_by_name)
+        assert "next_page_token" in method.output_type.fields_by_name
+
+
+def test_every_service_is_performed(cloud: Cloud) -> None:
+    assert {method.descriptor.full_name for method in cloud.pipeline.methods.values()} == {
+        method.full_name for method in METHODS
+    }
+
+
+async def test_without_a_key_no_guarded_method_answers(cloud: Cloud) -> None:
+    for method in GUARDED:
+        data = valid(method, id=str(uuid4())).SerializeToString()
+        for metadata in ((), [("x-api-key", "thecloud_" + "0" * 32)], [("authorization", "Basic YTpi")]):
+            assert await call(cloud, method, data, metadata) == grpc.StatusCode.UNAUTHENTICATED, method.name
+
+
+async def test_without_the_permission_no_method_answers(cloud: Cloud, ada: Person) -> None:
+    """Whether the id is one of the tenant's or not."""
+    viewer = await cloud.person("eve", tenant_id=ada.tenant_id, role="viewer")
+    made = await ada.running()
+    for method in GUARDED:
+        permission = rule(method).permission
+        if not permission or allows("viewer", permission):
+            continue
+        id = str(ada.tenant_id) if rule(method).tenant_field else made["id"]
+        data = valid(method, id=id).SerializeToString()
+        assert await call(cloud, method, data, viewer.metadata) == grpc.StatusCode.PERMISSION_DENIED, method.name
+    assert await ada.instance(made["id"]) == made
+
+
+async def test_a_strangers_id_is_not_found(cloud: Cloud, ada: Person, bob: Person) -> None:
+    """As if it never was: the same for an id of another tenant and for one of nobody's."""
+    made = await ada.running(labels={"some-key": "x"})
+    [key] = (await ada.rest.get("/auth/keys")).json()
+    foreign = {"instance": made["id"], "api_key": key["id"], "tenant": str(ada.tenant_id)}
+    for method in NAMED:
+        kind = rule(method).target.partition("/")[0]
+        for id in (foreign[kind], str(uuid4())):
+            data = valid(method, id=id).SerializeToString()
+            assert await call(cloud, method, data, bob.metadata) == grpc.StatusCode.NOT_FOUND, method.name
+    assert await ada.instance(made["id"]) == made
+    assert (await ada.rest.get("/auth/me")).status_code == 200
+
+
+async def test_bytes_that_are_no_message_are_an_invalid_argument(cloud: Cloud, ada: Person) -> None:
+    not_utf8 = b"\x0a\x02\xff\xfe"  # as the first field, if that is a text
+    for method in METHODS:
+        first = method.input_type.fields_by_number.get(1)
+        is_text = first is not None and first.type == FieldDescriptor.TYPE_STRING
+        for garbage in (b"\xff", b"\x0a\xff", b"garbage", b"\x00" * 9, *([not_utf8] if is_text else [])):
+            status = await call(cloud, method, garbage, ada.metadata)
+            assert status == grpc.StatusCode.INVALID_ARGUMENT, f"{method.name} {garbage!r}"
+
+
+async def test_what_only_reads_writes_nothing(cloud: Cloud, ada: Person) -> None:
+    made = await ada.running()
+    tables = ("instances", "changes", "audit_log", "work", "users", "tenants", "members", "idempotency_keys")
+
+    async def counts() -> list[int]:
+        return [await cloud.value(f"select count(*) from {table}") for table in tables]
+
+    before = await counts()
+    for method in METHODS:
+        if reads(method) and not streams(method) and not rule(method).audit:
+            status = await call(cloud, method, valid(method, id=made["id"]).SerializeToString(), ada.metadata)
+            assert status == grpc.StatusCode.OK, method.name
+    assert await counts() == before
+
+
+async def test_every_audited_method_records_its_refusals(cloud: Cloud, ada: Person) -> None:
+    audited = [method for method in METHODS if rule(method).audit]
+    for method in audited:
+        await call(cloud, method, b"\x0a\x01x", ada.metadata)
+    async with cloud.app.db.reading() as tx:
+        found = {record["action"] for record in await tx.connection.fetch("select distinct action from audit_log")}
+    assert found == {rule(method).audit for method in audited}
