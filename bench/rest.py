@@ -45,8 +45,11 @@ async def measure() -> list[dict[str, Any]]:
                 import moto  # noqa: F401
             except ImportError:
                 missing = "moto and boto3 are not installed: requirements-bench.lock has them"
-                return found + [figure(f"rest list, moto {action}", None, "requests/s", "moto", None, goal, reason=missing)
-                                for action, goal in ACTIONS]  # fmt: skip
+                found.extend(
+                    figure(f"rest list, moto {action}", None, "requests/s", "moto", None, goal, reason=missing)
+                    for action, goal in ACTIONS
+                )
+                return found
             moto_server = stack.enter_context(
                 running(*python("moto.server", "-H", "127.0.0.1", "-p", "0"), processors=SERVER, log=True)
             )

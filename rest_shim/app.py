@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
+from uuid import uuid4
 
 import orjson
 import structlog
@@ -31,7 +32,6 @@ from thecloud.v1 import options_pb2
 from rest_shim import decoding, encoding, openapi
 from rest_shim.routes import TOO_MANY_SEGMENTS, Binding, Router, bindings
 from server.errors import ApiError, invalid
-from server.log import new_request_id
 
 log = structlog.get_logger()
 
@@ -163,7 +163,7 @@ class Shim:
         headers: dict[str, str] = {}
         try:
             path, verb = scope["path"], scope["method"]
-            if page := self._page(path, scope):
+            if verb in ("GET", "HEAD") and (page := self._page(path, scope)):
                 more = [(b"content-type", page[0]), PAGE_POLICY]
                 return await self._send(send, 200, metadata, headers, page[1], more)
             endpoint, values, enveloped = self._find("GET" if verb == "HEAD" else verb, scope, headers)
@@ -275,7 +275,8 @@ class Shim:
         if endpoint.paged and (token := response.next_page_token):  # type: ignore[attr-defined]
             query = [pair for pair in scope["query_string"].decode("latin-1").split("&")
                      if pair and not pair.startswith("page_token=")]  # fmt: skip
-            target = f"{scope['path']}?{'&'.join([*query, f'page_token={token}'])}"
+            path = scope["raw_path"].decode("ascii") if scope.get("raw_path") else scope["path"]
+            target = f"{path}?{'&'.join([*query, f'page_token={token}'])}"
             headers |= {"x-next-page-token": token, "link": f'<{target}>; rel="next"'}
         await self._send(send, status, metadata, headers, orjson.dumps(data), [JSON])
 
@@ -360,7 +361,7 @@ def forwarded(scope: Scope) -> dict[str, str]:
     """The headers that calls carry as metadata, and always a request id."""
     metadata = {FORWARDED[name]: value.decode("latin-1") for name, value in scope["headers"] if name in FORWARDED}
     if not REQUEST_ID.fullmatch(metadata.get("x-request-id", "")):
-        metadata["x-request-id"] = new_request_id()
+        metadata["x-request-id"] = str(uuid4())
     return metadata
 
 

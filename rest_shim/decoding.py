@@ -277,8 +277,8 @@ def _enum(enum: EnumDescriptor) -> Reader:
         names, wanted = {"NULL_VALUE": 0}, "null"
 
     def read(value: Any) -> int:
-        if type(value) is str and value in names:
-            return names[value]
+        if type(value) is str and (number := names.get(value, names.get(value.upper()))) is not None:
+            return number
         if type(value) is int and value in defined:
             return value
         if type(value) is float and value in defined:

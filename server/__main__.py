@@ -191,9 +191,11 @@ def main() -> None:
 
     try:
         cli()
-    except (BadConfig, NewerDatabase, NoPostgres, LookupError) as error:
+    except (BadConfig, NewerDatabase, NoPostgres) as error:
         typer.echo(f"thecloud: {error}", err=True)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

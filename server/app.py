@@ -137,12 +137,14 @@ async def opened(
         database = await stack.enter_async_context(Database(database_url, config.pool_size))
         keys = Keys(database)
         app = App(config, database, drivers, keys, cloud, public_url)
-        group = await stack.enter_async_context(asyncio.TaskGroup())
         channels: Mapping[str, Any] = {work.CHANNEL: lambda _: app.bell.set(), auth.CHANNEL: keys.drop}
-        listening = group.create_task(listener.listen(database_url, channels, keys.heard))
-        stack.callback(listening.cancel)
         stack.push_async_callback(drivers.close)
-        yield app
+        listening = asyncio.create_task(listener.listen(database_url, channels, keys.heard))
+        try:
+            yield app
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
 
 
 @asynccontextmanager

@@ -28,10 +28,10 @@ def spellings(enum: EnumDescriptor) -> dict[int, str]:
 
 @cache
 def numbers(enum: EnumDescriptor) -> dict[str, int]:
-    """The number of each accepted name: the spelling, in its own, lower, upper and title case, and the proto name."""
+    """The number of each accepted name: the spelling, in its own, lower and upper case, and the proto name."""
     found = {text: number for number, text in spellings(enum).items()}
     for value in enum.values:
         text = spellings(enum)[value.number]
-        for name in (value.name, text.lower(), text.upper(), text.capitalize()):
+        for name in (value.name, text.lower(), text.upper()):
             found.setdefault(name, value.number)
     return found

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import asyncpg
 import structlog
 import uvloop
 
@@ -41,10 +40,13 @@ async def main(
         host, port = http.getsockname()[:2] if http else ("", 0)
         public_url = config.public_url or f"{scheme}://{host}:{port}"
         this_cloud = await read_cloud(database_url)
-        drivers = load.load(
-            compute=config.compute, cloud_id=str(this_cloud.id), publish=config.publish,
-            outbox=config.data / "outbox", smtp_url=config.smtp_url, mail_from=config.mail_from,
-        )  # fmt: skip
+        try:
+            drivers = load.load(
+                compute=config.compute, cloud_id=str(this_cloud.id), publish=config.publish,
+                outbox=config.data / "outbox", smtp_url=config.smtp_url, mail_from=config.mail_from,
+            )  # fmt: skip
+        except LookupError as error:
+            raise BadConfig(str(error)) from None
         app = await stack.enter_async_context(server_app.opened(config, database_url, drivers, this_cloud, public_url))
         running = server_app.Running(app, None)
         worker = None
@@ -62,11 +64,13 @@ async def main(
 
 
 async def read_cloud(database_url: str) -> cloud.Cloud:
+    """The cloud of this database. Raises BadConfig when its schema is not this version's."""
+    if (revision := await migrate.current(database_url)) != migrate.head():
+        raise BadConfig(f"the database has not been prepared for this version: it is at revision {revision}, and "
+                        f"this wants {migrate.head()}; run `thecloud migrate` of the later version on it")  # fmt: skip
     connection = await migrate.first_connection(database_url)
     try:
         return await cloud.read(db.Tx(connection))
-    except asyncpg.UndefinedTableError:
-        raise BadConfig("the database has not been prepared: run `thecloud migrate` on it first") from None
     finally:
         await connection.close()
 

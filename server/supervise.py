@@ -83,7 +83,10 @@ async def _processes(config: Config, url: str, ready: Callable[[Any], None], sto
         for name, value in vars(config).items()
     } | {"THECLOUD_DATABASE_URL": url, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}  # fmt: skip
 
+    starting, failed = set(range(config.workers)), False
+
     async def keep(number: int) -> None:
+        nonlocal failed
         while not stop.is_set():
             child = await asyncio.create_subprocess_exec(
                 "setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "server", "process",
@@ -101,12 +104,16 @@ async def _processes(config: Config, url: str, ready: Callable[[Any], None], sto
                 if child.returncode is None:
                     child.terminate()
                     await child.wait()
+            if starting and not stop.is_set():
+                failed = True
+                stop.set()
             if not stop.is_set():
                 log.error("process_ended", number=number, code=child.returncode)
                 await asyncio.sleep(AGAIN)
 
-    starting = set(range(config.workers))
     stopped = asyncio.ensure_future(stop.wait())
     async with asyncio.TaskGroup() as group:
         for number in range(config.workers):
             group.create_task(keep(number))
+    if failed:
+        raise BadConfig("a server process ended before it was ready; what it said is above")

@@ -7,6 +7,8 @@ itself: `cloud.settle()` does the work that is due.
 import asyncio
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -64,15 +66,21 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-async def database_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+async def database_url() -> AsyncIterator[str]:
     """A server of our own with every migration applied; THECLOUD_TEST_DATABASE_URL names another, whose data go."""
     if url := os.environ.get("THECLOUD_TEST_DATABASE_URL"):
         await migrate.upgrade(url)
         yield url
         return
-    async with postgres.embedded(tmp_path_factory.mktemp("postgres"), durable=False) as url:
-        await migrate.upgrade(url)
-        yield url
+    folder = Path(tempfile.mkdtemp(prefix="thecloud-test-"))
+    folder.chmod(0o755)  # the server's user has to get in
+    try:
+        async with postgres.embedded(folder, durable=False) as url:
+            await migrate.upgrade(url)
+            yield url
+    finally:
+        shutil.rmtree(Path(tempfile.gettempdir()) / f"thecloud-{(folder / 'name').read_text()}", ignore_errors=True)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
