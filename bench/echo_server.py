@@ -14,7 +14,7 @@ import uvloop
 
 from bench import cloud
 from bench.echo_service import METHOD, SERVICE, EchoMessage, EchoService
-from server.app import implemented
+from server.app import implemented, settle_memory
 from server.grpc_server import GrpcServer
 from server.pipeline import Pipeline
 
@@ -40,7 +40,9 @@ async def full(database_url: str) -> None:
         async with cloud.app(database_url, Path(folder)) as app:
             pipeline = Pipeline(app, {**implemented(app), SERVICE.full_name: (SERVICE, EchoService())})
             server = GrpcServer(pipeline, app.config)
-            say(await server.start())
+            port = await server.start()
+            settle_memory()
+            say(port)
             await asyncio.Event().wait()
 
 

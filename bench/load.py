@@ -16,6 +16,7 @@ import grpc
 import orjson
 import uvloop
 
+TRIES = 5  # of a call whose connection ends under it
 Call = Callable[[], Awaitable[None]]
 
 
@@ -36,6 +37,10 @@ class Http(asyncio.Protocol):
         self._answer = asyncio.get_running_loop().create_future()
         self.transport.write(request)
         return self._answer
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(ConnectionResetError("the server ended the connection without an answer"))
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -62,10 +67,17 @@ async def http_caller(address: str, request: bytes) -> Call:
 
     async def call() -> None:
         nonlocal connection
-        if connection.transport.is_closing():  # a server ends connections that were idle between two rounds
-            _, connection = await connect()
-        if not await connection.ask(request):
-            connection.transport.close()
+        for _ in range(TRIES):
+            if connection.transport.is_closing():  # a server ends connections that were idle between two rounds
+                _, connection = await connect()
+            try:
+                stays = await connection.ask(request)
+            except ConnectionResetError:
+                continue
+            if not stays:
+                connection.transport.close()
+            return
+        sys.exit(f"{address} does not answer")
 
     return call
 

@@ -56,6 +56,7 @@ async def main(
             running = await stack.enter_async_context(server_app.serving(app, http, shared=shared))
         if works:
             await hosts.heard(app)
+        server_app.settle_memory()
         ready(running)
         await stop.wait()
         log.info("stopping")
