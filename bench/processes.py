@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
+from threading import Thread
 from typing import IO, Any
 
 import orjson
@@ -47,6 +48,10 @@ class Process:
             self._kept += data
         self._kept = self._kept[len(found[0].encode()) + self._kept.decode(errors="replace").index(found[0]) :]
         return found[1] if found.groups() else found[0]
+
+    def forget_output(self) -> None:
+        """Read what it writes from now on, so that it never waits for a reader, and drop it."""
+        Thread(target=lambda: [None for _ in self._output], daemon=True).start()
 
     def address(self) -> str:
         """Where it listens on loopback, once it says "port N"."""

@@ -186,11 +186,15 @@ async def serving(app: App, http: socket.socket, *, shared: bool = False) -> Asy
 
 
 @asynccontextmanager
-async def working(app: App) -> AsyncIterator[work.Worker]:
-    """Reconcilers, until the block ends; then what runs may finish, and what takes longer gives its lease back."""
+async def working(app: App, ended: asyncio.Event) -> AsyncIterator[work.Worker]:
+    """Reconcilers, until the block ends; then what runs may finish, and what takes longer gives its lease back.
+
+    `ended` is set should they end by themselves, which they never should.
+    """
     await work.start_periodic(app)
     worker = work.Worker(app)
     running = asyncio.create_task(worker.run())
+    running.add_done_callback(lambda _: ended.set())
     try:
         yield worker
     finally:

@@ -44,6 +44,8 @@ COLUMN_TYPES: dict[Any, Any] = {
     timedelta: postgresql.INTERVAL(),
     dict: postgresql.JSONB(),
 }
+LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What a call raises when the database, or the way to it, has gone; TimeoutError is an OSError."""
 _DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]
 _COMPILED: dict[Any, Any] = {}
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-import asyncpg
 import structlog
 
 from server import db
@@ -42,10 +41,10 @@ async def listen(url: str, channels: Mapping[str, Callable[[str], None]], alive:
                     await connection.execute("select 1")
                 alive(asked_at)
                 await asyncio.sleep(PING)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as exception:
+        except db.LOST as exception:
             log.warning("listener_lost", error=str(exception))
             await asyncio.sleep(1)
         finally:
             if connection is not None:
-                with suppress(Exception):
+                with suppress(*db.LOST):
                     connection.terminate()

@@ -113,7 +113,6 @@ class Pipeline:
             for service, implementation in services.values()
             for method in (Method(each, implementation) for each in service.methods)
         }
-        self.in_flight = 0
         self.proxies = frozenset(app.config.trusted_proxies.split(",")) - {""}
 
     def method(self, full_name: str) -> Method:
@@ -128,7 +127,6 @@ class Pipeline:
         call = self._call(method, metadata, address, headers)
         began, outcome = time.perf_counter(), "OK"
         most = self.app.config.deadline_seconds
-        self.in_flight += 1
         try:
             async with asyncio.timeout(most if timeout is None else min(timeout, most)):
                 await self._admit(call, request)
@@ -150,7 +148,6 @@ class Pipeline:
             outcome = "CANCELLED"
             raise
         finally:
-            self.in_flight -= 1
             self._observe(call, outcome, time.perf_counter() - began)
 
     async def stream(
@@ -163,7 +160,6 @@ class Pipeline:
         """
         call = self._call(method, metadata, address, headers)
         began, outcome, first = time.perf_counter(), "OK", method.request()
-        self.in_flight += 1
         try:
             async with asyncio.timeout(self.app.config.deadline_seconds):
                 first = await anext(requests, first)
@@ -182,7 +178,6 @@ class Pipeline:
             outcome = "CANCELLED"
             raise
         finally:
-            self.in_flight -= 1
             self._observe(call, outcome, time.perf_counter() - began)
 
     def _call(self, method: Method, metadata: Mapping[str, str], address: str, headers: dict[str, str]) -> Call:
@@ -302,7 +297,7 @@ class Pipeline:
                       exc_info=exception if error.reason == "INTERNAL" else None)  # fmt: skip
         known = call.method.anyone or call.principal is not NOBODY
         if call.method.audit and known and error.rule.http < 500 and error.reason != "RATE_LIMITED":
-            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*db.LOST):
                 async with asyncio.timeout(5), self.app.db.transaction(call.principal.email, call.request_id) as tx:
                     await audit.record(tx, call, "failure", call.method.target(request), error.reason)
         return error
@@ -334,14 +329,15 @@ def to_api_error(exception: Exception, request_id: str) -> ApiError:
             return ApiError("DEADLINE_EXCEEDED", "the call's deadline passed before it was done; nothing was changed")
         case asyncpg.PostgresError() if (error := db.violated(exception)) is not None:
             return error
-        case (
-            OSError()
-            | asyncpg.PostgresConnectionError()
-            | asyncpg.InterfaceError()
-            | asyncpg.OperatorInterventionError()
-        ):
-            return ApiError("UNAVAILABLE", f"the server cannot reach what it needs; try again. Request id {request_id}")
+        case OSError() | asyncpg.PostgresConnectionError() | asyncpg.OperatorInterventionError():
+            return unavailable(request_id)
+        case asyncpg.InterfaceError() | asyncpg.InternalClientError():
+            return unavailable(request_id)
     return ApiError("INTERNAL", f"internal error; the server's log has the cause under request id {request_id}")
+
+
+def unavailable(request_id: str) -> ApiError:
+    return ApiError("UNAVAILABLE", f"the server cannot reach what it needs; try again. Request id {request_id}")
 
 
 def _path(path: Any) -> str:

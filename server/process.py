@@ -51,7 +51,7 @@ async def main(
         running = server_app.Running(app, None)
         worker = None
         if works:
-            worker = await stack.enter_async_context(server_app.working(app))
+            worker = await stack.enter_async_context(server_app.working(app, stop))
         if http:
             running = await stack.enter_async_context(server_app.serving(app, http, shared=shared))
         if works:

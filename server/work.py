@@ -25,13 +25,13 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_OID, UUID, uuid4, uuid5
 
-import asyncpg
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects import postgresql
 
 from server import db
 from server.db import METADATA, Tx
+from server.metrics import RUNS
 
 if TYPE_CHECKING:
     from server.app import App
@@ -232,13 +232,13 @@ def backoff(lease: Lease) -> timedelta:
 
 async def run_once(app: "App", lease: Lease) -> None:
     """Run one leased row, and give it back."""
-    error, again = None, None
+    error, again, began = None, None, time.perf_counter()
     with structlog.contextvars.bound_contextvars(kind=lease.kind, id=str(lease.id), attempt=lease.attempts):
         try:
             async with asyncio.timeout(LIMIT):
                 again = await RECONCILERS[lease.kind](app, lease.id)
         except asyncio.CancelledError:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*db.LOST):
                 async with asyncio.timeout(2), app.db.transaction() as tx:
                     await release(tx, lease, timedelta(0))
             raise
@@ -247,6 +247,7 @@ async def run_once(app: "App", lease: Lease) -> None:
         except Exception as exception:
             log.warning("reconcile_failed", error=str(exception), exc_info=lease.attempts == 1)
             error, again = f"{type(exception).__name__}: {exception}", backoff(lease)
+        RUNS.labels(lease.kind, "failed" if error else "OK").observe(time.perf_counter() - began)
         async with app.db.transaction() as tx:
             await release(tx, lease, again, error)
 
@@ -269,7 +270,7 @@ class Worker:
                 try:
                     async with self.app.db.transaction() as tx:
                         leases = await take(self.app, tx, free) if free else []
-                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exception:
+                except db.LOST as exception:
                     log.warning("work_unreachable", error=str(exception))
                     leases = []
                 for lease in leases:
@@ -309,7 +310,7 @@ class Worker:
         """A run whose failure to give back (the database is gone) ends nothing but itself."""
         try:
             await run_once(self.app, lease)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exception:
+        except db.LOST as exception:
             log.warning("release_failed", kind=lease.kind, id=str(lease.id), error=str(exception))
 
     async def _renew(self) -> None:
@@ -324,7 +325,7 @@ class Worker:
                         leases = list(self.running.values())
                         await db.execute(tx, RENEW, leases=leases, lasting=timedelta(seconds=lasting))
                 renewed = began
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as exception:
+            except db.LOST as exception:
                 log.warning("renew_failed", error=str(exception))
                 if time.monotonic() - renewed > lasting * 0.7:
                     self.cancel()

@@ -9,7 +9,8 @@ LAYERS = {  # what each module may import of the server, besides what comes befo
     "enums": (),
     "errors": (),
     "db": ("enums", "errors"),
-    "work": ("db",),
+    "metrics": (),
+    "work": ("db", "metrics"),
     "changes": ("db",),
     "provision": ("changes", "db", "work"),
 }

@@ -97,4 +97,6 @@ async def test_an_empty_database_is_told_in_a_line(name: str, tmp_path: Path) ->
     async with postgres.embedded(tmp_path, durable=False) as url:
         told = await command(name, "--data", str(tmp_path), "--database-url", url)
     assert (told.code, told.output) == (2, "")
-    assert told.errors == "thecloud: the database has not been prepared: run `thecloud migrate` on it first\n"
+    assert told.errors.startswith("thecloud: the database has not been prepared for this version")
+    assert "run `thecloud migrate`" in told.errors
+    assert len(told.errors.splitlines()) == 1

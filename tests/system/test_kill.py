@@ -85,6 +85,8 @@ class World:
             reply = await change.send(self.person.rest)
         except httpx.TransportError:
             heard = False
+        else:
+            heard = heard and reply.status_code != 503  # its database was killed first: done or not, like no answer
         if not heard:
             self.lost_launches.append(change)
             return
@@ -100,6 +102,8 @@ class World:
             reply = await change.send(self.person.rest)
         except httpx.TransportError:
             heard = False
+        else:
+            heard = heard and reply.status_code != 503
         if not heard:
             asked.lost = [change]
             return False
