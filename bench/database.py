@@ -25,7 +25,7 @@ from server.db import Database, Tx
 from server.services import instances
 from server.services.instances import Instance
 
-ROUNDS, CALLS = 25, 60
+ROUNDS, CALLS = 150, 10
 Read = Callable[[], Awaitable[int]]
 
 

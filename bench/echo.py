@@ -15,7 +15,7 @@ from bench.figure import figure
 from bench.processes import SERVER, load, python, running
 
 CONCURRENCY = 32
-SECONDS, ROUNDS = 2.0, 9
+SECONDS, ROUNDS = 1.0, 15
 
 
 def figures() -> Iterator[dict[str, Any]]:

@@ -21,8 +21,8 @@ from bench.cloud import INSTANCES, Prepared
 from bench.figure import figure
 from bench.processes import SERVER, Load, Process, load, python, running
 
-CONCURRENCY = 16
-SECONDS, ROUNDS = 2.0, 7
+CONCURRENCY = 32
+SECONDS, ROUNDS = 1.0, 15
 MOTO_SECONDS, MOTO_ROUNDS = 4.0, 5
 LIST = "/thecloud.v1.InstanceService/ListInstances"
 GET = "GET /instances HTTP/1.1\r\nHost: cloud\r\nX-API-Key: {key}\r\n\r\n"
@@ -32,6 +32,10 @@ POST = {
     "Authorization": "AWS4-HMAC-SHA256 Credential=bench/20260101/us-east-1/ec2/aws4_request, SignedHeaders=host, "
     "Signature=0",  # moto reads the region and the account from it, and does not verify
 }
+
+
+MOSTLY_ALIKE = "most of a list's time goes to what both doors share: reading rows and building the response message"
+LARGER = "ours lists instances, which are larger than VPCs: there is no VPC service yet to compare"
 
 
 def figures() -> Iterator[dict[str, Any]]:
@@ -85,7 +89,9 @@ def serve(stack: ExitStack, prepared: Prepared) -> tuple[Process, Load, Load]:
 
 def against_grpc(server: Process, rest: Load, grpc: Load) -> dict[str, Any]:
     (ours, _), (theirs, _) = processes.compare(SECONDS, ROUNDS, (server, rest), (server, grpc))
-    return figure("rest list", round(ours), "requests/s", "the same list over gRPC", ours / theirs, 1.2)
+    return figure(
+        "rest list", round(ours), "requests/s", "the same list over gRPC", ours / theirs, 1.2, reason=MOSTLY_ALIKE
+    )
 
 
 def against_moto(
@@ -101,7 +107,7 @@ def against_moto(
         )  # fmt: skip
     sys.stderr.write(f"  moto {action}: {theirs:.1f} requests/s\n")
     return figure(f"rest list, moto {action}", round(ours), "requests/s", f"moto, {action} of {INSTANCES}",
-                  ours / theirs, goal)  # fmt: skip
+                  ours / theirs, goal, reason=LARGER if action == "DescribeVpcs" else "")  # fmt: skip
 
 
 def check(address: str, body: str, element: str) -> None:
