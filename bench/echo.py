@@ -15,6 +15,7 @@ from bench.figure import figure
 from bench.processes import SERVER, load, python, running
 
 CONCURRENCY = 32
+REASON = "the pipeline takes 48 to 67 µs of a call under load, of about 260 that the empty server takes"
 SECONDS, ROUNDS = 1.0, 15
 
 
@@ -34,4 +35,4 @@ async def echo() -> dict[str, Any]:
                 ))  # fmt: skip
                 sides.append((server, client))
             (ours, _), (theirs, _) = await asyncio.to_thread(processes.compare, SECONDS, ROUNDS, *sides)
-    return figure("grpc echo", round(ours), "calls/s", "grpc.aio without a pipeline", ours / theirs, 0.8)
+    return figure("grpc echo", round(ours), "calls/s", "grpc.aio without a pipeline", ours / theirs, 0.8, reason=REASON)
