@@ -1,51 +1,181 @@
-"""The audit log: attempt and outcome of every change, written with the change itself."""
+"""The audit log: attempt and outcome of every change, and of every read that was denied.
 
-from typing import TYPE_CHECKING
+An entry is written with the change itself, at the end of its transaction. Each tenant's entries
+are a chain: entry n carries hash(n) = SHA-256(hash(n - 1) + SHA-256(entry n)), with 32 zero bytes
+before the first. The tenant's head keeps the number and the hash of the latest entry, so a
+changed, removed or inserted entry is found by reading along the chain (`thecloud audit verify`).
+Whoever can write to the database can also compute a whole new chain: a head that was noted
+somewhere else finds that too.
+"""
 
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
+from thecloud.v1 import audit_pb2 as pb
 
 from server import db
-from server.db import METADATA, Tx
+from server.changes import NO_TENANT
+from server.db import METADATA, Owned, Tx
 
 if TYPE_CHECKING:
     from server.pipeline import Call
 
 LONGEST = 500  # characters of what a caller says
+LARGEST = 2**16  # bytes of a resource's state; the change log has what is larger
+FIRST = bytes(32)
 
-AUDIT = sa.Table(
-    "audit_log",
+
+@db.row("audit_log", "audit_log", pb.AuditLog)
+class Entry(Owned):
+    sequence: int
+    hash: bytes
+    user_id: UUID | None
+    key_id: UUID | None
+    actor: str
+    action: str
+    resource_type: str
+    resource_id: str
+    status: str
+    reason: str | None
+    ip_address: str
+    user_agent: str
+    request_id: str
+    details: str  # JSON, as text, since the hash is of its bytes
+
+
+HEADS = sa.Table(
+    "audit_heads",
     METADATA,
-    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("tenant_id", postgresql.UUID, nullable=True),
-    sa.Column("user_id", postgresql.UUID, nullable=True),
-    sa.Column("key_id", postgresql.UUID, nullable=True),
-    sa.Column("actor", sa.Text, nullable=False),
-    sa.Column("action", sa.Text, nullable=False),
-    sa.Column("target", sa.Text, nullable=False),
-    sa.Column("outcome", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=True),
-    sa.Column("address", sa.Text, nullable=False),
-    sa.Column("user_agent", sa.Text, nullable=False),
-    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("tenant_id", postgresql.UUID, primary_key=True),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
 )
-_COLUMNS = ("tenant_id", "user_id", "key_id", "actor", "action", "target", "outcome", "reason", "address",
-            "user_agent", "request_id")  # fmt: skip
-_APPEND = sa.insert(AUDIT).values({name: sa.bindparam(name) for name in _COLUMNS})
+HASHED = (
+    "id", "created_at", "tenant_id", "user_id", "key_id", "actor", "action", "resource_type", "resource_id", "status",
+    "reason", "ip_address", "user_agent", "request_id", "details",
+)  # fmt: skip
+_digest = sa.bindparam("digest", type_=sa.LargeBinary)
+_head = (
+    postgresql.insert(HEADS)
+    .values(tenant_id=sa.bindparam("tenant_id"), sequence=1, hash=sa.func.sha256(sa.literal(FIRST).op("||")(_digest)))
+    .on_conflict_do_update(
+        index_elements=[HEADS.c.tenant_id],
+        set_={"sequence": HEADS.c.sequence + 1, "hash": sa.func.sha256(HEADS.c.hash.op("||")(_digest))},
+    )
+    .returning(HEADS.c.sequence, HEADS.c.hash)
+    .cte("head")
+)
+_APPEND = sa.insert(Entry.TABLE).from_select(
+    ["sequence", "hash", *HASHED],
+    sa.select(_head.c.sequence, _head.c.hash, *(sa.bindparam(name, type_=Entry.TABLE.c[name].type) for name in HASHED)),
+)
 
 
-async def record(tx: Tx, call: "Call", outcome: str, target: str, reason: str | None = None) -> None:
-    """One entry: what was tried on what, by whom, from where, and how it ended."""
-    principal = call.principal
-    await db.execute(
-        tx, _APPEND, tenant_id=call.tenant, user_id=principal.user_id if principal.key_id else None,
-        key_id=principal.key_id, actor=principal.email, action=call.method.audit, target=clean(target), outcome=outcome,
-        reason=reason, address=call.address, user_agent=clean(call.metadata.get("user-agent", "")),
-        request_id=call.request_id,
-    )  # fmt: skip
+def record(tx: Tx, call: "Call", status: str, target: tuple[str, str], reason: str | None = None,
+           **details: Any) -> None:  # fmt: skip
+    """Have an entry written when the transaction commits: what was tried on what, by whom, from where, how it ended."""
+    tenant_id = call.tenant or NO_TENANT
+    tx.before_commit["audit", str(tenant_id)] = partial(_write, call, tenant_id, status, target, reason, details)
+
+
+async def _write(
+    call: "Call", tenant_id: UUID, status: str, target: tuple[str, str], reason: str | None, details: dict[str, Any],
+    tx: Tx,
+) -> None:  # fmt: skip
+    principal, (kind, id) = call.principal, target
+    found = next((change for change in tx.changes if str(change.id) == id), tx.changes[0] if tx.changes else None)
+    states = {"before": found.before, "after": found.after} if found else {}
+    said = {name: value for name, value in (details | states).items() if value}
+    if len(text := orjson.dumps(said)) > LARGEST:
+        text = orjson.dumps(details | {"too_large": "the change log has what became of the resource"})
+    values = {
+        "id": uuid4(), "created_at": datetime.now(UTC), "tenant_id": tenant_id,
+        "user_id": principal.user_id if principal.key_id else None, "key_id": principal.key_id,
+        "actor": principal.email, "action": call.method.action, "resource_type": kind, "resource_id": clean(id),
+        "status": status, "reason": reason, "ip_address": call.address,
+        "user_agent": clean(call.metadata.get("user-agent", "")), "request_id": call.request_id,
+        "details": text.decode(),
+    }  # fmt: skip
+    await db.execute(tx, _APPEND, digest=digest(values), **values)
+
+
+def digest(values: Mapping[str, Any]) -> bytes:
+    """The SHA-256 of an entry: of its columns as a JSON list, moments in microseconds of UTC."""
+    columns = [values[name] for name in HASHED]
+    shown = [each.astimezone(UTC).isoformat(timespec="microseconds") if isinstance(each, datetime) else
+             each if each is None else str(each) for each in columns]  # fmt: skip
+    return hashlib.sha256(orjson.dumps(shown)).digest()
 
 
 def clean(text: str) -> str:
     """What a refused request says of itself may be anything: no more of it than is of use."""
     return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:LONGEST]
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a tenant's chain ends."""
+
+    tenant_id: UUID
+    sequence: int
+    hash: bytes
+
+
+_HEADS = sa.select(HEADS.c.tenant_id, HEADS.c.sequence, HEADS.c.hash).order_by(HEADS.c.tenant_id)
+_TENANTS = sa.select(Entry.TABLE.c.tenant_id).distinct()
+_chain = sa.and_(
+    Entry.TABLE.c.tenant_id == sa.bindparam("tenant"), Entry.TABLE.c.sequence > sa.bindparam("after"),
+    Entry.TABLE.c.sequence <= sa.bindparam("last"),
+)  # fmt: skip
+_CHAIN = sa.select(Entry.TABLE).where(_chain).order_by(Entry.TABLE.c.sequence).limit(1000)
+_STRAYS = sa.select(sa.func.count()).where(
+    Entry.TABLE.c.tenant_id == sa.bindparam("tenant"), sa.or_(Entry.TABLE.c.sequence < 1,
+                                                              Entry.TABLE.c.sequence > sa.bindparam("last"))
+)  # fmt: skip
+
+
+async def verify(tx: Tx, noted: Mapping[UUID, Head]) -> AsyncIterator[Head | str]:
+    """Read along every chain, in a transaction that sees one moment. The head of each that holds, else what is wrong.
+
+    `noted` has heads of earlier: a chain that no longer leads through them was made anew.
+    """
+    heads = {each["tenant_id"]: Head(**each) for each in await db.records(tx, _HEADS)}
+    for each in await db.records(tx, _TENANTS):
+        heads.setdefault(each["tenant_id"], Head(each["tenant_id"], 0, FIRST))
+    for tenant_id in noted.keys() - heads.keys():
+        yield f"tenant {tenant_id}: the whole chain was removed; it had {noted[tenant_id].sequence} entries"
+    for head in heads.values():
+        yield await _broken(tx, head, noted.get(head.tenant_id)) or head
+
+
+async def _broken(tx: Tx, head: Head, noted: Head | None) -> str | None:
+    """What is wrong with this chain; None when it holds."""
+    name, sequence, hash = f"tenant {head.tenant_id}", 0, FIRST
+    while sequence < head.sequence:
+        entries = await db.rows(tx, Entry, _CHAIN, tenant=head.tenant_id, after=sequence, last=head.sequence)
+        for entry in entries:
+            sequence += 1
+            if entry.sequence != sequence:
+                return f"{name}: entry {sequence} was removed"
+            hash = hashlib.sha256(hash + digest(vars(entry))).digest()
+            if entry.hash != hash:
+                return f"{name}: entry {sequence} (id {entry.id}, {entry.created_at}) was changed or inserted"
+            if noted and noted.sequence == sequence and noted.hash != hash:
+                return f"{name}: the chain up to entry {sequence} was made anew since its head was noted"
+        if not entries:
+            return f"{name}: the entries from {sequence + 1} to {head.sequence} were removed"
+    if hash != head.hash:
+        return f"{name}: the head does not fit entry {sequence}: it was changed"
+    if strays := await db.value(tx, _STRAYS, tenant=head.tenant_id, last=head.sequence):
+        return f"{name}: {strays} entries beyond the chain's {head.sequence} were inserted"
+    if noted and noted.sequence > head.sequence:
+        return f"{name}: it had {noted.sequence} entries when its head was noted, and has {head.sequence}"
+    return None

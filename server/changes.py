@@ -3,11 +3,16 @@
 Watch, audit, billing, webhooks and time travel read it; none of them keeps a log of its own.
 Services that have nothing to provision write their rows through `insert`, `update` and
 `delete` here; provisioned ones go through provision.py, which does.
+
+Each tenant's changes are numbered 1, 2, 3 … in the order in which their transactions commit. A
+transaction takes its numbers from the tenant's head as the last thing it does, and holds the head
+until it has committed; so whoever has seen number n has seen all before it, and a transaction
+that fails leaves no gap. Heads are taken in one order, after every other lock: they add no deadlock.
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
-from functools import cache
+from dataclasses import dataclass, fields
+from functools import cache, partial
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
@@ -17,12 +22,21 @@ from sqlalchemy.dialects import postgresql
 from server import db
 from server.db import METADATA, Row, Tx
 
+NO_TENANT = UUID(int=0)  # whose log has what belongs to no tenant: people, their keys, tenants themselves
+
+HEADS = sa.Table(
+    "change_heads",
+    METADATA,
+    sa.Column("tenant_id", postgresql.UUID, primary_key=True),
+    sa.Column("sequence", sa.BigInteger, nullable=False),  # of the latest change
+    sa.Column("purged", sa.BigInteger, nullable=False),  # of the latest change that retention has removed
+)
 CHANGES = sa.Table(
     "changes",
     METADATA,
-    sa.Column("sequence", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("tenant_id", postgresql.UUID, primary_key=True),
+    sa.Column("sequence", sa.BigInteger, primary_key=True),
     sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("tenant_id", postgresql.UUID, nullable=True),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("id", postgresql.UUID, nullable=False),
     sa.Column("type", sa.Text, nullable=False),
@@ -31,23 +45,55 @@ CHANGES = sa.Table(
     sa.Column("before", postgresql.JSONB(none_as_null=True), nullable=True),
     sa.Column("after", postgresql.JSONB(none_as_null=True), nullable=True),
 )
-_APPEND = sa.insert(CHANGES).values(
-    {name: sa.bindparam(name) for name in
-     ("tenant_id", "kind", "id", "type", "actor", "request_id", "before", "after")}
-)  # fmt: skip
 ChangeType = Literal["CREATED", "UPDATED", "DELETED"]
 R = TypeVar("R", bound=Row)
+
+_tenant = sa.bindparam("tenant", type_=postgresql.UUID)
+_count = sa.bindparam("count", type_=sa.BigInteger)
+_head = (
+    postgresql.insert(HEADS)
+    .values(tenant_id=_tenant, sequence=_count, purged=0)
+    .on_conflict_do_update(index_elements=[HEADS.c.tenant_id], set_={"sequence": HEADS.c.sequence + _count})
+    .returning(HEADS.c.sequence)
+    .cte("head")
+)
+_GIVEN = {"kind": sa.Text, "id": postgresql.UUID, "type": sa.Text, "before": postgresql.JSONB,
+          "after": postgresql.JSONB}  # fmt: skip
+_given = (
+    sa.func.unnest(*(sa.bindparam(f"{name}s", type_=postgresql.ARRAY(kind)) for name, kind in _GIVEN.items()))
+    .table_valued(*(sa.column(name, kind) for name, kind in _GIVEN.items()), with_ordinality="n", name="given")
+    .render_derived()
+)
+_APPEND = sa.insert(CHANGES).from_select(
+    ["tenant_id", "sequence", "actor", "request_id", *_GIVEN],
+    sa.select(
+        _tenant, _head.c.sequence - _count + _given.c.n, sa.bindparam("actor", type_=sa.Text),
+        sa.bindparam("request", type_=sa.Text), *(_given.c[name] for name in _GIVEN),
+    ).select_from(_head.join(_given, sa.true())),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of one resource: its public columns before and after."""
+
+    tenant_id: UUID
+    kind: str
+    id: UUID
+    type: ChangeType
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
 
 
 async def insert(tx: Tx, cls: type[R], **columns: object) -> R:
     row = await db.insert(tx, cls, **columns)
-    await append(tx, None, row)
+    append(tx, None, row)
     return row
 
 
 async def update(tx: Tx, row: R, **columns: object) -> R:
     changed = await db.update(tx, row, **columns)
-    await append(tx, row, changed)
+    append(tx, row, changed)
     return changed
 
 
@@ -55,22 +101,27 @@ async def delete(tx: Tx, row: Row) -> bool:
     """Whether the row was there to delete."""
     if not await db.delete(tx, row):
         return False
-    await append(tx, row, None)
+    append(tx, row, None)
     return True
 
 
-async def append(tx: Tx, before: Row | None, after: Row | None) -> None:
-    """Log what became of a resource. A change that nobody can see is none."""
+def append(tx: Tx, before: Row | None, after: Row | None) -> None:
+    """Have what became of a resource logged when the transaction commits. A change that nobody can see is none."""
     row = after or before
     assert row is not None
     old, new = (public(each) if each else None for each in (before, after))
     if old == new:
         return
     kind: ChangeType = "UPDATED" if before and after else "CREATED" if after else "DELETED"
-    await db.execute(
-        tx, _APPEND, tenant_id=getattr(row, "tenant_id", None), kind=row.KIND, id=row.id, type=kind,
-        actor=tx.actor, request_id=tx.request_id, before=old, after=new,
-    )  # fmt: skip
+    tenant_id = getattr(row, "tenant_id", None) or NO_TENANT
+    tx.changes.append(Change(tenant_id, row.KIND, row.id, kind, old, new))
+    tx.before_commit["changes", str(tenant_id)] = partial(_write, tenant_id)
+
+
+async def _write(tenant_id: UUID, tx: Tx) -> None:
+    new = [change for change in tx.changes if change.tenant_id == tenant_id]
+    columns = {f"{name}s": [getattr(change, name) for change in new] for name in _GIVEN}
+    await db.execute(tx, _APPEND, tenant=tenant_id, count=len(new), actor=tx.actor, request=tx.request_id, **columns)
 
 
 def public(row: Row) -> dict[str, Any]:

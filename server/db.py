@@ -7,7 +7,7 @@ execution costs three times as much (bench/README.md).
 """
 
 import base64
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
@@ -117,6 +117,9 @@ class Tx:
     connection: Any  # asyncpg's, or the pool's proxy of one
     actor: str = "system"
     request_id: str = ""
+    changes: list[Any] = field(default_factory=list)  # of resources, so far: see changes.py
+    before_commit: dict[tuple[str, str], Callable[["Tx"], Awaitable[None]]] = field(default_factory=dict)
+    """What is left to write at the end, in the order of its keys: two transactions never wait for each other there."""
     after_commit: list[Callable[[], None]] = field(default_factory=list)
 
 
@@ -147,6 +150,8 @@ class Database:
             tx = Tx(connection, actor, request_id)
             async with connection.transaction():
                 yield tx
+                for _, write in sorted(tx.before_commit.items()):
+                    await write(tx)
         for act in tx.after_commit:
             act()
 
@@ -334,6 +339,14 @@ def _timestamp(moment: datetime) -> dict[str, int]:
     """What a message takes for a Timestamp. It takes a datetime too, for three times the price."""
     since = moment - EPOCH
     return {"seconds": since.days * 86400 + since.seconds, "nanos": since.microseconds * 1000}
+
+
+def moment(request: Any, name: str) -> datetime | None:
+    """The moment in this field of a request, if it has one."""
+    try:
+        return getattr(request, name).ToDatetime(UTC) if request.HasField(name) else None
+    except (ValueError, OverflowError):
+        raise invalid(name, "this is no moment of the years 1 to 9999") from None
 
 
 def masked(request: Any, *names: str) -> dict[str, Any]:

@@ -69,16 +69,17 @@ class Method:
             raise TypeError(f"{descriptor.full_name} is live, so it has no transaction to be audited in")
         self.anyone = access == "anyone"
         self.permission, self.audit, self.live = rule.permission, rule.audit, rule.live
+        self.action = rule.audit or self.permission.upper().replace(":", "_")  # as the audit log names it
         self.quota, self.tenant_field = list(rule.quota), rule.tenant_field
         self.rate_limit = rule.rate_limit if rule.HasField("rate_limit") else None
         self.target_kind, _, target = rule.target.partition("/")
         self.target_field = target.strip("{}") if target.startswith("{") else ""
         self.observers: dict[str, Observer] = {}
 
-    def target(self, *messages: Message | None) -> str:
-        """ "instance/{id}" with the id of the first message that has one: the request, else what the call made."""
+    def target(self, *messages: Message | None) -> tuple[str, str]:
+        """The kind of what is acted on, and its id in the first message that has one: the request, else the reply."""
         found = (getattr(message, self.target_field, "") for message in messages if message and self.target_field)
-        return f"{self.target_kind}/{next((each for each in found if each), '*')}"
+        return self.target_kind, next((each for each in found if each), "*")
 
 
 @dataclass(slots=True)
@@ -100,6 +101,10 @@ class Call:
         """The tenant the call acts in. Only methods with a permission are sure to have one."""
         assert self.tenant is not None
         return self.tenant
+
+    def may(self, permission: str, kind: str) -> bool:
+        """Whether the caller has this permission, besides the one the method asks for."""
+        return allows(self.principal.roles[self.tenant_id], permission)
 
 
 class Pipeline:
@@ -284,22 +289,25 @@ class Pipeline:
         response: Message = await method.function(call, request)
         if used:
             await quota.enforce(call.tx, call.tenant_id, used)
-        await audit.record(call.tx, call, "success", method.target(request, response))
+        audit.record(call.tx, call, "success", method.target(request, response))
         if key:
             await idempotency.keep(call, key, response)
         return response
 
     async def _failed(self, call: Call, request: Message, exception: Exception) -> ApiError:
-        """What the caller is told. A refused or failed change is audited, unless anybody could fill the log with it."""
+        """What the caller is told. A refused or failed change is audited, and so is a read that was denied, unless
+        anybody could fill the log with it."""
         error = to_api_error(exception, call.request_id)
         if error.rule.http >= 500:
             log.error("rpc_failed", rpc=call.method.full_name, reason=error.reason,
                       exc_info=exception if error.reason == "INTERNAL" else None)  # fmt: skip
         known = call.method.anyone or call.principal is not NOBODY
-        if call.method.audit and known and error.rule.http < 500 and error.reason != "RATE_LIMITED":
+        noted = call.method.audit or error.reason == "PERMISSION_DENIED"
+        if noted and known and error.rule.http < 500 and error.reason != "RATE_LIMITED":
             with suppress(*db.LOST):
                 async with asyncio.timeout(5), self.app.db.transaction(call.principal.email, call.request_id) as tx:
-                    await audit.record(tx, call, "failure", call.method.target(request), error.reason)
+                    audit.record(tx, call, "failure", call.method.target(request), error.reason,
+                                 message=error.message)  # fmt: skip
         return error
 
     def _observe(self, call: Call, outcome: str, seconds: float) -> None:

@@ -1000,11 +1000,12 @@ async def test_every_change_is_audited_and_so_is_every_refusal(cloud: Cloud, ada
     await ada.rest.post(f"/instances/{id}/resume", headers={"User-Agent": "tests", "X-Request-ID": "r-1"})
     await ada.rest.get(f"/instances/{id}")
     async with cloud.app.db.reading() as tx:
-        launch, resume = await tx.connection.fetch("select * from audit_log order by id")
-    assert (launch["action"], launch["outcome"], launch["target"]) == ("INSTANCE_LAUNCH", "success", f"instance/{id}")
+        launch, resume = await tx.connection.fetch("select * from audit_log order by sequence")
+    assert (launch["action"], launch["status"]) == ("INSTANCE_LAUNCH", "success")
+    assert (launch["resource_type"], launch["resource_id"]) == ("instance", id)
     assert (launch["actor"], launch["user_id"], launch["tenant_id"]) == (ada.email, ada.user_id, ada.tenant_id)
-    assert (resume["action"], resume["outcome"], resume["reason"]) == ("INSTANCE_RESUME", "failure", "WRONG_STATE")
-    assert (resume["address"], resume["user_agent"], resume["request_id"]) == ("127.0.0.1", "tests", "r-1")
+    assert (resume["action"], resume["status"], resume["reason"]) == ("INSTANCE_RESUME", "failure", "WRONG_STATE")
+    assert (resume["ip_address"], resume["user_agent"], resume["request_id"]) == ("127.0.0.1", "tests", "r-1")
 
 
 async def test_the_change_log_tells_an_instances_life(cloud: Cloud, ada: Person) -> None:

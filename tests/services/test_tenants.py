@@ -234,7 +234,7 @@ async def test_a_role_given_is_audited(cloud: Cloud, ada: Person, bob: Person) -
     await add(ada, ada.tenant_id, user_id=str(bob.user_id), role="member")
     async with cloud.app.db.reading() as tx:
         entry = await tx.connection.fetchrow("select * from audit_log where action = 'TENANT_MEMBER_ADD'")
-    assert (entry["actor"], entry["outcome"], entry["target"]) == (ada.email, "success", f"tenant/{ada.tenant_id}")
+    assert (entry["actor"], entry["status"], entry["resource_id"]) == (ada.email, "success", str(ada.tenant_id))
     assert entry["tenant_id"] == ada.tenant_id
 
 
