@@ -7,7 +7,7 @@ and members everything but what governs the tenant itself; viewers may read.
 from functools import cache
 
 ROLES = ("owner", "admin", "developer", "member", "viewer")
-GOVERNING = ("tenant", "identity", "iam", "rbac", "service_account", "quota", "billing", "audit")
+GOVERNING = ("tenant", "identity", "iam", "rbac", "service_account", "quota", "accounting", "audit")
 
 
 @cache
