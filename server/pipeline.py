@@ -75,6 +75,7 @@ class Method:
         self.open = access_kind == "signed_in"  # every signed-in caller may, unless a policy says otherwise
         self.permission, self.audit, self.live = rule.permission or rule.action, rule.audit, rule.live
         self.action = rule.audit or self.permission.upper().replace(":", "_")  # as the audit log names it
+        self.wider_permission = rule.wider_permission
         self.quota, self.tenant_field = list(rule.quota), rule.tenant_field
         self.rate_limit = rule.rate_limit if rule.HasField("rate_limit") else None
         self.target_kind, _, target = rule.target.partition("/")

@@ -31,7 +31,8 @@ def _rules() -> Iterator[tuple[MethodDescriptor, options_pb2.Rule]]:
 
 def permissions() -> frozenset[str]:
     """Every permission that a method names."""
-    return frozenset(name for _, rule in _rules() for name in (rule.permission, rule.action) if name)
+    named = (name for _, rule in _rules() for name in (rule.permission, rule.action, rule.wider_permission))
+    return frozenset(filter(None, named))
 
 
 @cache
