@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
@@ -18,6 +19,8 @@ cli = typer.Typer(
 )  # fmt: skip
 images = typer.Typer(no_args_is_help=True, help="Small container images made of Debian's packages.")
 cli.add_typer(images, name="images")
+audit = typer.Typer(no_args_is_help=True, help="The audit log, which is a chain of hashes for each tenant.")
+cli.add_typer(audit, name="audit")
 
 Data = Annotated[Path | None, typer.Option("--data", envvar="THECLOUD_DATA", help="Folder of the embedded database, "
                                            "keys and mail that could not be sent. Default: .thecloud")]  # fmt: skip
@@ -145,6 +148,54 @@ def list_images() -> None:
     from server import images as recipes
 
     typer.echo("\n".join(recipes.names()))
+
+
+@audit.command("verify")
+def verify_audit(
+    data: Data = None, database_url: DatabaseUrl = None,
+    heads: Annotated[Path | None, typer.Option("--heads", help="A file with what an earlier run printed: also find "
+                                               "chains that were made anew since")] = None,
+) -> None:  # fmt: skip
+    """Read along every chain, and say where one was broken: an entry that was changed, removed or inserted.
+
+    Prints where each chain ends, "tenant entries hash". Keep that somewhere else, and give it back with --heads
+    the next time: whoever can write to the database can compute a whole new chain, but not one that leads through
+    an end that was noted. Exits with 1 when a chain does not hold.
+    """
+    import asyncio
+
+    from server import audit as chains
+    from server import db
+
+    noted = read_heads(heads) if heads else {}
+    config = read(data=data, database_url=database_url)
+
+    async def run() -> bool:
+        connection, holds = await db.connect(database_of(config)), True
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                async for found in chains.verify(db.Tx(connection), noted):
+                    if isinstance(found, str):
+                        holds = False
+                        typer.echo(found, err=True)
+                    else:
+                        typer.echo(f"{found.tenant_id} {found.sequence} {found.hash.hex()}")
+        finally:
+            await connection.close()
+        return holds
+
+    raise typer.Exit(0 if asyncio.run(run()) else 1)
+
+
+def read_heads(file: Path) -> dict[UUID, Any]:
+    """What `audit verify` printed."""
+    from server.audit import Head
+
+    try:
+        lines = [line.split() for line in file.read_text().splitlines() if line.strip()]
+        return {UUID(tenant): Head(UUID(tenant), int(count), bytes.fromhex(hash)) for tenant, count, hash in lines}
+    except (OSError, ValueError) as error:
+        raise BadConfig(f"--heads {file} has not what `thecloud audit verify` printed: {error}") from None
 
 
 def read(**flags: Any) -> Config:

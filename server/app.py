@@ -13,7 +13,6 @@ from pkgutil import iter_modules
 from typing import Any
 
 import structlog
-import thecloud.v1
 import uvicorn
 from google.protobuf.descriptor import ServiceDescriptor
 
@@ -26,8 +25,10 @@ from server.cloud import Cloud
 from server.config import BadConfig, Config
 from server.db import Database
 from server.grpc_server import GrpcServer
+from server.heads import Heads
 from server.http_protocol import BoundedHttp
 from server.pipeline import Pipeline
+from server.registry import services
 
 log = structlog.get_logger()
 
@@ -43,16 +44,7 @@ class App:
     cloud: Cloud
     public_url: str = ""  # how clients reach REST
     bell: asyncio.Event = field(default_factory=asyncio.Event)  # rings when there may be work
-
-
-def services() -> list[ServiceDescriptor]:
-    """Every service of the API. The protos are the list; there is no other."""
-    return [
-        service
-        for module in sorted(iter_modules(thecloud.v1.__path__), key=lambda module: module.name)
-        if module.name.endswith("_pb2")
-        for service in import_module(f"thecloud.v1.{module.name}").DESCRIPTOR.services_by_name.values()
-    ]
+    heads: Heads = field(default_factory=Heads)  # tells when there are new changes
 
 
 def implemented(app: App) -> dict[str, tuple[ServiceDescriptor, object]]:
@@ -147,7 +139,7 @@ async def opened(
         app = App(config, database, drivers, keys, cloud, public_url)
         channels: Mapping[str, Any] = {work.CHANNEL: lambda _: app.bell.set(), auth.CHANNEL: keys.drop}
         stack.push_async_callback(drivers.close)
-        listening = asyncio.create_task(listener.listen(database_url, channels, keys.heard))
+        listening = asyncio.create_task(listener.listen(database_url, channels, app.heads.ask, keys.heard))
         try:
             yield app
         finally:

@@ -1,26 +1,30 @@
 """Who is calling: people, their passwords and API keys, and the tenant a call acts in.
 
 A key is "thecloud_" and 32 hex digits: 128 random bits, so a plain SHA-256 is stored of it. What
-it says about its owner is cached in each process, and dropped there within a second of any
-change: the transaction that makes the change also notifies, and a process whose listener has not
-been heard of for a second asks the database instead of its cache.
+it says about its owner, with their roles and policies, is cached in each process, and dropped
+there within a second of any change: the transaction that makes the change also notifies, and a
+process whose listener has not been heard of for a second asks the database instead of its cache.
 """
 
 import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
 import argon2
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
-from thecloud.v1 import identity_pb2, tenants_pb2
+from thecloud.v1 import iam_pb2, identity_pb2, tenants_pb2
 
 from server import db
+from server.access import ROLES, Access, Policy
 from server.db import Database, Owned, Row, Tx
 from server.errors import ApiError, invalid
 
@@ -46,12 +50,32 @@ class ApiKey(Row):
     hash: bytes
     prefix: str
     last_used: datetime
+    expires_at: datetime | None
+    policy: dict[str, Any] | None  # {"statements": […]}: what the key is narrowed to
 
 
 @db.row("members", "tenant_member", tenants_pb2.TenantMember)
 class Member(Owned):
     user_id: UUID
     role: str
+
+
+@db.row("policies", "policy", iam_pb2.Policy)
+class StoredPolicy(Owned):
+    name: str
+    description: str
+    statements: Any  # as plain data, spelt as documented
+    updated_at: datetime
+
+
+ATTACHMENTS = sa.Table(
+    "policy_attachments",
+    db.METADATA,
+    sa.Column("user_id", postgresql.UUID, primary_key=True),
+    sa.Column("policy_id", postgresql.UUID, primary_key=True),
+    sa.Column("tenant_id", postgresql.UUID, nullable=False),
+    sa.Column("created_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +87,23 @@ class Principal:
     email: str
     default_tenant_id: UUID | None
     roles: Mapping[UUID, str]  # by tenant
+    policies: Mapping[UUID, Sequence[Policy]] = field(default_factory=dict)  # those attached, by tenant
+    key_policy: Policy | None = None  # the key's own, which narrows what it opens
+    expires_at: datetime | None = None
+    _access: dict[UUID | None, Access] = field(default_factory=dict)
+
+    def access(self, tenant_id: UUID | None) -> Access:
+        """What the caller may do in this tenant."""
+        if (known := self._access.get(tenant_id)) is None:
+            known = self._access[tenant_id] = self._evaluator(tenant_id)
+        return known
+
+    def _evaluator(self, tenant_id: UUID | None) -> Access:
+        if tenant_id is None:
+            return Access("", (), self.key_policy)
+        role = self.roles.get(tenant_id, "")
+        own = (ROLES[role],) if role in ROLES else ()
+        return Access(str(tenant_id), (*own, *self.policies.get(tenant_id, ())), self.key_policy)
 
     def tenant(self, header: str | None) -> UUID | None:
         """The tenant to act in: the one named, else the default one."""
@@ -79,22 +120,34 @@ class Principal:
 
 NOBODY = Principal(None, UUID(int=0), "anonymous", None, {})
 
+_P = StoredPolicy.TABLE.c
+_roles = (
+    sa.select(sa.func.coalesce(sa.func.jsonb_object_agg(Member.TABLE.c.tenant_id, Member.TABLE.c.role),
+                               sa.text("'{}'::jsonb")))
+    .where(Member.TABLE.c.user_id == User.TABLE.c.id)
+    .scalar_subquery()
+    .label("roles")
+)  # fmt: skip
+_policies = (
+    sa.select(sa.func.coalesce(sa.func.jsonb_agg(sa.func.jsonb_build_array(
+        _P.tenant_id, _P.id, _P.name, _P.statements)), sa.text("'[]'::jsonb")))
+    .join(ATTACHMENTS, ATTACHMENTS.c.policy_id == _P.id)
+    .where(ATTACHMENTS.c.user_id == User.TABLE.c.id)
+    .scalar_subquery()
+    .label("policies")
+)  # fmt: skip
+_person = (User.TABLE.c.email, User.TABLE.c.default_tenant_id, _roles, _policies)
 _OWNER_OF = (
     sa.select(
-        ApiKey.TABLE.c.id,
-        ApiKey.TABLE.c.user_id,
-        ApiKey.TABLE.c.last_used,
-        User.TABLE.c.email,
-        User.TABLE.c.default_tenant_id,
-        sa.select(sa.func.coalesce(sa.func.jsonb_object_agg(Member.TABLE.c.tenant_id, Member.TABLE.c.role),
-                                   sa.text("'{}'::jsonb")))
-        .where(Member.TABLE.c.user_id == User.TABLE.c.id)
-        .scalar_subquery()
-        .label("roles"),
+        ApiKey.TABLE.c.id, ApiKey.TABLE.c.user_id, ApiKey.TABLE.c.last_used, ApiKey.TABLE.c.expires_at,
+        ApiKey.TABLE.c.policy, *_person,
     )
     .join(User.TABLE, User.TABLE.c.id == ApiKey.TABLE.c.user_id)
-    .where(ApiKey.TABLE.c.hash == sa.bindparam("hash", type_=sa.LargeBinary))
+    .where(ApiKey.TABLE.c.hash == sa.bindparam("hash", type_=sa.LargeBinary),
+           sa.or_(ApiKey.TABLE.c.expires_at.is_(None), ApiKey.TABLE.c.expires_at > sa.func.now()))
 )  # fmt: skip
+_PERSON = sa.select(*_person).where(User.TABLE.c.id == sa.bindparam("whose"))
+_KEY_POLICY = sa.select(ApiKey.TABLE.c.policy).where(ApiKey.TABLE.c.id == sa.bindparam("key"))
 _TOUCH = sa.update(ApiKey.TABLE).where(
     ApiKey.TABLE.c.id == sa.bindparam("its_id", type_=postgresql.UUID)
 ).values(last_used=sa.func.now())  # fmt: skip
@@ -122,15 +175,16 @@ class Keys:
         async with self._db.reading() as tx:
             found = await db.record(tx, _OWNER_OF, hash=digest(key))
             if found is None:
-                raise ApiError("UNAUTHENTICATED", "this API key is unknown or was revoked; log in for a new one")
+                raise ApiError("UNAUTHENTICATED", "this API key is unknown, expired or revoked; log in for a new one")
             if datetime.now(UTC) - found["last_used"] > timedelta(minutes=1):
                 await db.execute(tx, _TOUCH, its_id=found["id"])
-        roles = {UUID(tenant): role for tenant, role in found["roles"].items()}
-        principal = Principal(found["id"], found["user_id"], found["email"], found["default_tenant_id"], roles)
+        expires_at = found["expires_at"]
+        principal = _principal(found["user_id"], found, found["id"], found["policy"], expires_at)
         if drops == self._drops:
             if len(self._cache) > 50_000:
                 self._cache.clear()
-            self._cache[key] = (time.monotonic() + CACHED, principal)
+            lasts = min(CACHED, (expires_at - datetime.now(UTC)).total_seconds()) if expires_at else CACHED
+            self._cache[key] = (time.monotonic() + lasts, principal)
         return principal
 
     def heard(self, asked_at: float) -> None:
@@ -148,6 +202,32 @@ class Keys:
         """What is known of this user's keys ends with this transaction, here and in every process."""
         tx.after_commit.append(lambda: self.drop(str(user_id)))
         await tx.connection.execute("select pg_notify($1, $2)", CHANNEL, str(user_id))
+
+
+async def standing(tx: Tx, user_id: UUID, key_id: UUID | None = None) -> Principal | None:
+    """Somebody as they stand now, as a call with this key of theirs would find them; None when there is nobody."""
+    found = await db.record(tx, _PERSON, whose=user_id)
+    policy = await db.value(tx, _KEY_POLICY, key=key_id) if key_id else None
+    return None if found is None else _principal(user_id, found, key_id, policy)
+
+
+def _principal(
+    user_id: UUID, person: Any, key_id: UUID | None, policy: dict[str, Any] | None, expires_at: datetime | None = None
+) -> Principal:
+    attached: dict[UUID, list[Policy]] = {}
+    for tenant, id, name, statements in person["policies"]:
+        attached.setdefault(UUID(tenant), []).append(_compiled(id, name, orjson.dumps(statements)))
+    return Principal(
+        key_id, user_id, person["email"], person["default_tenant_id"],
+        {UUID(tenant): role for tenant, role in person["roles"].items()}, attached,
+        _compiled("key", "the API key's own", orjson.dumps(policy["statements"])) if policy else None, expires_at,
+    )  # fmt: skip
+
+
+@lru_cache(2048)
+def _compiled(id: str, name: str, statements: bytes) -> Policy:
+    """The policy, compiled once for all it is attached to; a changed one is another."""
+    return Policy.compile(id, name, orjson.loads(statements))
 
 
 def credential(metadata: Mapping[str, str]) -> str:

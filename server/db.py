@@ -43,11 +43,13 @@ COLUMN_TYPES: dict[Any, Any] = {
     datetime: postgresql.TIMESTAMP(timezone=True),
     timedelta: postgresql.INTERVAL(),
     dict: postgresql.JSONB(),
+    Any: postgresql.JSONB(),
 }
 LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What a call raises when the database, or the way to it, has gone; TimeoutError is an OSError."""
 _DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]
 _COMPILED: dict[Any, Any] = {}
+KINDS: "dict[str, type[Row]]" = {}  # what the API calls one: its class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,7 @@ def row(table: str, kind: str, message: type[Message]) -> Callable[[type[R]], ty
         made = dataclass(frozen=True, kw_only=True)(cls)
         hints = get_type_hints(made)
         made.KIND, made.MESSAGE = kind, message
+        KINDS[kind] = made
         made.TABLE = sa.Table(
             table, METADATA, *(_column(each.name, hints[each.name]) for each in fields(made))
         )  # fmt: skip
@@ -247,6 +250,26 @@ def _by_id(cls: type[Row], tenant: bool, lock: bool) -> sa.Select[Any]:
     if tenant:
         statement = statement.where(columns.tenant_id == sa.bindparam("tenant_id"))
     return statement.with_for_update() if lock else statement
+
+
+async def identities(tx: Tx, cls: type[Owned], reference: str, tenant_id: UUID) -> list[tuple[UUID, str]]:
+    """The id and the name of each row of the tenant that has this id or this name."""
+    try:
+        id = UUID(reference)
+    except ValueError:
+        id = UUID(int=0)
+    found = await records(tx, _identities(cls), tenant_id=tenant_id, id=id, name=reference)  # type: ignore[arg-type]
+    return [tuple(each.values()) for each in found]
+
+
+@cache
+def _identities(cls: type[Owned]) -> sa.Select[Any]:
+    columns = cls.TABLE.c
+    name = columns.name if "name" in columns else sa.literal("")
+    return sa.select(columns.id, name).where(
+        columns.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID),
+        sa.or_(columns.id == sa.bindparam("id", type_=postgresql.UUID), name == sa.bindparam("name", type_=sa.Text)),
+    )
 
 
 async def insert(tx: Tx, cls: type[R], **columns: object) -> R:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -15,8 +15,13 @@ log = structlog.get_logger()
 PING = 0.25  # seconds
 
 
-async def listen(url: str, channels: Mapping[str, Callable[[str], None]], alive: Callable[[float], None]) -> None:
+async def listen(
+    url: str, channels: Mapping[str, Callable[[str], None]], ping: Callable[[Any], Awaitable[None]],
+    alive: Callable[[float], None],
+) -> None:  # fmt: skip
     """Call each channel's function with the payloads notified on it, until cancelled.
+
+    `ping(connection)` asks the database something now and then.
 
     `alive(t)` says that everything notified before the moment t of the monotonic clock has been
     handed over: notifications and the answer to a ping arrive in the order they were sent.
@@ -38,7 +43,7 @@ async def listen(url: str, channels: Mapping[str, Callable[[str], None]], alive:
             while True:
                 asked_at = time.monotonic()
                 async with asyncio.timeout(5):
-                    await connection.execute("select 1")
+                    await ping(connection)
                 alive(asked_at)
                 await asyncio.sleep(PING)
         except db.LOST as exception:

@@ -3,22 +3,24 @@
   1. who is calling    the API key in the metadata names somebody, and the tenant to act in
   2. rate limit        rule.rate_limit, else the general one
   3. validate          the request against its buf.validate annotations
-  4. may they          rule.permission in the tenant
+  4. may they          the caller's role and policies on rule.permission and rule.target
   5. replay            the reply to an earlier call with this Idempotency-Key
   6. the method        in one transaction with 5, 7, 8 and whatever it wakes
   7. quota, budget     rule.quota
   8. audit             rule.audit; a refused or failed call is recorded too
 
-A method that only reads gets a connection outside a transaction, and a `live` one gets none.
+A method that only reads gets a connection outside a transaction, and a `live` one gets none. A dry
+run (validate_only) goes through 6 and 7, and its transaction is rolled back.
 The rules are method options in the protos (thecloud/v1/options.proto).
 """
 
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -30,8 +32,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from thecloud.v1 import options_pb2
 
-from server import audit, auth, budgets, db, idempotency, quota, ratelimit
-from server.access import allows
+from server import access, audit, auth, budgets, conditions, db, idempotency, quota, ratelimit, rating, registry
+from server.access import Access, Resource
 from server.auth import NOBODY, Principal
 from server.errors import ApiError, invalid, invalid_fields, not_found, rate_limited
 from server.log import REQUEST_ID, new_request_id
@@ -60,23 +62,34 @@ class Method:
         self.response: type[Message] = GetMessageClass(descriptor.output_type)
         self.streams = descriptor.client_streaming or descriptor.server_streaming
         rule: options_pb2.Rule = descriptor.GetOptions().Extensions[options_pb2.rule]  # type: ignore[index]
-        access = rule.WhichOneof("access")
-        if access is None:
+        access_kind = rule.WhichOneof("access")
+        if access_kind is None:
             raise TypeError(f"{descriptor.full_name} does not say who may call it")
+        if access_kind == "signed_in" and not rule.action:
+            raise TypeError(f"{descriptor.full_name} does not say what policies call it")
         if self.streams and not rule.live:
             raise TypeError(f"{descriptor.full_name} streams, so it must be live: no transaction stays open that long")
         if rule.live and rule.audit:
             raise TypeError(f"{descriptor.full_name} is live, so it has no transaction to be audited in")
-        self.anyone = access == "anyone"
-        self.permission, self.audit, self.live = rule.permission, rule.audit, rule.live
+        self.anyone = access_kind == "anyone"
+        self.open = access_kind == "signed_in"  # every signed-in caller may, unless a policy says otherwise
+        self.permission, self.audit, self.live = rule.permission or rule.action, rule.audit, rule.live
         self.action = rule.audit or self.permission.upper().replace(":", "_")  # as the audit log names it
+        self.wider_permission = rule.wider_permission
         self.quota, self.tenant_field = list(rule.quota), rule.tenant_field
         if undeclared := {*self.quota} - {*quota.QUOTAS}:
             raise TypeError(f"{descriptor.full_name} uses up quotas that nothing counts: {', '.join(undeclared)}")
         self.rate_limit = rule.rate_limit if rule.HasField("rate_limit") else None
         self.target_kind, _, target = rule.target.partition("/")
         self.target_field = target.strip("{}") if target.startswith("{") else ""
+        self.listed = _listed(descriptor) if descriptor.name.startswith("List") else None
         self.observers: dict[str, Observer] = {}
+
+    def resource(self, request: Message, tenant: UUID | None) -> Resource:
+        """What the request is about. Of what it is to make, only the name is known."""
+        id = getattr(request, self.target_field, "") if self.target_field else ""
+        name = "" if id or self.listed or not self.target_field else getattr(request, "name", "")
+        return Resource(self.target_kind, id, name, str(tenant or ""))
 
     def target(self, *messages: Message | None) -> tuple[str, str]:
         """The kind of what is acted on, and its id in the first message that has one: the request, else the reply."""
@@ -94,6 +107,8 @@ class Call:
     request_id: str
     principal: Principal = NOBODY
     tenant: UUID | None = None
+    resources: Sequence[Resource] = ()  # what it acts on, as policies see it
+    decision: access.Decision | None = None  # why it was denied
     tx: db.Tx = None  # type: ignore[assignment]  # a live method has none
     prepared: Any = None  # what the method's prepare_… found out before the transaction
     headers: dict[str, str] = field(default_factory=dict)  # of the reply
@@ -104,9 +119,37 @@ class Call:
         assert self.tenant is not None
         return self.tenant
 
-    def may(self, permission: str, kind: str) -> bool:
-        """Whether the caller has this permission, besides the one the method asks for."""
-        return allows(self.principal.roles[self.tenant_id], permission)
+    @property
+    def access(self) -> Access:
+        """What the caller may do in the tenant."""
+        return self.principal.access(self.tenant)
+
+    def context(self) -> dict[str, str]:
+        """The condition keys of policies."""
+        return conditions.context(
+            self.tenant, self.principal.user_id, self.principal.email, datetime.now(UTC), self.address,
+            self.metadata.get("user-agent", ""),
+        )  # fmt: skip
+
+    def may(self, permission: str, kind: str, id: str = "", name: str = "") -> bool:
+        """Whether the caller has this permission, on one resource or all of the kind, besides what the method needs."""
+        return self.access.may(permission, Resource(kind, id, name, str(self.tenant)), self.context)
+
+    def may_read(self, kind: str, id: str = "", name: str = "") -> bool:
+        """Whether the caller may see a resource. What no method shows, nobody may."""
+        permission = registry.read_permissions().get(kind)
+        return permission is not None and self.may(permission, kind, id, name)
+
+    def details(self) -> dict[str, Any]:
+        """What the audit log keeps of how this was decided."""
+        said: dict[str, Any] = {"permission": self.method.permission, "name": self.resources[0].name
+                                if self.resources else ""}  # fmt: skip
+        if self.decision:
+            said |= {"decision": self.decision.reason, "statements": [
+                {"policy_id": each.policy_id, "policy_name": each.policy_name, "sid": str(each.sid),
+                 "effect": each.effect} for each in self.decision.statements
+            ]}  # fmt: skip
+        return said
 
 
 class Pipeline:
@@ -142,10 +185,13 @@ class Pipeline:
                 if method.live:
                     response: Message = await method.function(call, request)
                 elif method.audit:
-                    response = await self._perform(call, request)
+                    act = self._rehearse if getattr(request, "validate_only", False) else self._mutate
+                    response = await self._perform(call, request, act)
                 else:
                     async with self.app.db.reading() as call.tx:
                         response = await method.function(call, request)
+                    if method.listed:
+                        self._show_allowed(call, response)
                 return response
         except Exception as exception:
             error = await self._failed(call, request, exception)
@@ -211,7 +257,7 @@ class Pipeline:
         if violations := _validator.collect_violations(request):
             raise invalid_fields([(_path(each.proto.field), each.proto.message) for each in violations])
         if not method.anyone:
-            self._authorize(call, request)
+            await self._authorize(call, request)
 
     async def _look_up(self, call: Call, key: str) -> Principal:
         bucket = f"failed/{ratelimit.address_group(call.address)}"
@@ -222,7 +268,7 @@ class Pipeline:
                 raise rate_limited(seconds) from None
             raise
 
-    def _authorize(self, call: Call, request: Message) -> None:
+    async def _authorize(self, call: Call, request: Message) -> None:
         method, principal = call.method, call.principal
         if method.tenant_field:
             named = getattr(request, method.tenant_field)
@@ -231,13 +277,46 @@ class Pipeline:
                 raise not_found("tenant", named)
         else:
             call.tenant = principal.tenant(call.metadata.get("x-tenant-id"))
-        if not method.permission:
-            return
-        if call.tenant is None:
+        if call.tenant is None and not method.open:
             raise invalid("X-Tenant-ID", "you have no tenant: name one, or make one with POST /tenants")
-        if not allows(principal.roles.get(call.tenant, ""), method.permission):
-            raise ApiError("PERMISSION_DENIED", f"this needs the permission {method.permission} in the tenant",
-                           permission=method.permission)  # fmt: skip
+        mine, permission = call.access, method.permission
+        call.resources = [method.resource(request, call.tenant)]
+        if call.tenant and mine.names_resources(permission):
+            async with self.app.db.reading() as tx:
+                [meant] = call.resources
+                call.resources = await identified(tx, call.tenant, meant.kind, meant.id or meant.name)
+        if method.listed:
+            allowed = mine.may_list(permission, method.target_kind, call.context, default=method.open)
+        else:
+            allowed = all(mine.may(permission, each, call.context, default=method.open) for each in call.resources)
+        if not allowed:
+            raise self._denied(call)
+
+    def _denied(self, call: Call) -> ApiError:
+        method = call.method
+        decisions = [
+            call.access.explain(method.permission, each, call.context, default=method.open) for each in call.resources
+        ]
+        call.decision = next((each for each in decisions if not each.allowed), None)
+        what = f"{method.target_kind}:{call.resources[0].name or call.resources[0].id or '*'}"
+        return ApiError(
+            "PERMISSION_DENIED",
+            f"this needs the permission {method.permission} on {what}; an administrator of the tenant sees why at "
+            f"/iam/explain/{call.request_id}",
+            permission=method.permission,
+        )  # fmt: skip
+
+    def _show_allowed(self, call: Call, response: Any) -> None:
+        """Leave out of a list what the caller may not see by itself."""
+        method, mine = call.method, call.access
+        if not mine.names_resources(method.permission):
+            return
+        items = getattr(response, method.listed or "")
+        for index in reversed(range(len(items))):
+            item = items[index]
+            resource = Resource(method.target_kind, item.id, getattr(item, "name", ""), str(call.tenant))
+            if not mine.may(method.permission, resource, call.context, default=method.open):
+                del items[index]
 
     async def _limit(self, call: Call, limit: options_pb2.RateLimit) -> None:
         """Take a token of the method's own bucket, which all processes share."""
@@ -270,16 +349,38 @@ class Pipeline:
             call.headers["idempotency-replayed"] = "true"
             return before
 
-    async def _perform(self, call: Call, request: Message) -> Message:
+    async def _perform(self, call: Call, request: Message, act: "Act") -> Message:
         """Steps 5 to 8, in one transaction. One that loses a deadlock is begun again."""
         for attempt in range(1, TRIES + 1):
             try:
                 async with self.app.db.transaction(call.principal.email, call.request_id) as call.tx:
-                    return await self._mutate(call, request)
+                    return await act(call, request)
+            except _RolledBack as ended:
+                return ended.response
             except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError):
                 if attempt == TRIES:
                     raise ApiError("UNAVAILABLE", "too many changes at once; try again") from None
         raise AssertionError("unreachable")
+
+    async def _rehearse(self, call: Call, request: Message) -> Message:
+        """The response there would be, without its secrets, and what it would cost."""
+        response: Any = await self._act(call, request)
+        response.estimated_price_per_hour = float(await rating.estimate(call.tx, call.tx.changes))
+        for each in response.DESCRIPTOR.fields:
+            if each.GetOptions().debug_redact:
+                response.ClearField(each.name)
+        raise _RolledBack(response)
+
+    async def _act(self, call: Call, request: Message) -> Message:
+        """The method, within the tenant's quotas."""
+        method = call.method
+        used = await quota.usage(call.tx, call.tenant_id, method.quota) if method.quota else None
+        if used is not None:
+            await budgets.within_budget(call.tx, call.tenant_id)
+        response: Message = await method.function(call, request)
+        if used:
+            await quota.enforce(call.tx, call.tenant_id, used)
+        return response
 
     async def _mutate(self, call: Call, request: Message) -> Message:
         method = call.method
@@ -287,13 +388,8 @@ class Pipeline:
         if key and (before := await idempotency.replay(call, key, request)) is not None:
             call.headers["idempotency-replayed"] = "true"
             return before
-        used = await quota.usage(call.tx, call.tenant_id, method.quota) if method.quota else None
-        if method.quota:
-            await budgets.within_budget(call.tx, call.tenant_id)
-        response: Message = await method.function(call, request)
-        if used:
-            await quota.enforce(call.tx, call.tenant_id, used)
-        audit.record(call.tx, call, "success", method.target(request, response))
+        response = await self._act(call, request)
+        audit.record(call.tx, call, "success", method.target(request, response), **call.details())
         if key:
             await idempotency.keep(call, key, response)
         return response
@@ -306,12 +402,13 @@ class Pipeline:
             log.error("rpc_failed", rpc=call.method.full_name, reason=error.reason,
                       exc_info=exception if error.reason == "INTERNAL" else None)  # fmt: skip
         known = call.method.anyone or call.principal is not NOBODY
-        noted = call.method.audit or error.reason == "PERMISSION_DENIED"
+        changing = call.method.audit and not getattr(request, "validate_only", False)
+        noted = changing or error.reason == "PERMISSION_DENIED"
         if noted and known and error.rule.http < 500 and error.reason != "RATE_LIMITED":
             with suppress(*db.LOST):
                 async with asyncio.timeout(5), self.app.db.transaction(call.principal.email, call.request_id) as tx:
                     audit.record(tx, call, "failure", call.method.target(request), error.reason,
-                                 message=error.message)  # fmt: skip
+                                 message=error.message, **call.details())  # fmt: skip
         return error
 
     def _observe(self, call: Call, outcome: str, seconds: float) -> None:
@@ -330,6 +427,39 @@ class Pipeline:
             if violations := _validator.collect_violations(request):
                 raise invalid_fields([(_path(each.proto.field), each.proto.message) for each in violations])
             yield request
+
+
+Act = Callable[[Call, Message], Awaitable[Message]]
+
+
+class _RolledBack(Exception):
+    """Ends the transaction of a dry run, with its response."""
+
+    def __init__(self, response: Message) -> None:
+        self.response = response
+
+
+def _listed(descriptor: MethodDescriptor) -> str | None:
+    """The field of a list's response that has the items."""
+    return next((
+        each.name for each in descriptor.output_type.fields
+        if each.is_repeated and each.message_type and "id" in each.message_type.fields_by_name
+    ), None)  # fmt: skip
+
+
+async def identified(tx: db.Tx, tenant_id: UUID, kind: str, reference: str) -> list[Resource]:
+    """All that a request may mean by this id or name, with both; what is not there yet, or nowhere, as it was named."""
+    tenant, cls = str(tenant_id), db.KINDS.get(kind)
+    if reference and cls is not None and issubclass(cls, db.Owned):
+        found = [
+            Resource(kind, str(id), name, tenant) for id, name in await db.identities(tx, cls, reference, tenant_id)
+        ]
+        if found:
+            return found
+    try:
+        return [Resource(kind, str(UUID(reference)), "", tenant)]
+    except ValueError:
+        return [Resource(kind, "", reference, tenant)]
 
 
 def to_api_error(exception: Exception, request_id: str) -> ApiError:

@@ -193,7 +193,7 @@ async def running_cloud(url: str, data: Path, config: Config | None = None) -> A
         app = server_app.App(config, database, drivers, keys, this_cloud, "http://cloud")
         group = await stack.enter_async_context(asyncio.TaskGroup())
         channels = {work.CHANNEL: lambda _: app.bell.set(), auth.CHANNEL: keys.drop}
-        listening = group.create_task(listener.listen(url, channels, keys.heard))
+        listening = group.create_task(listener.listen(url, channels, app.heads.ask, keys.heard))
         stack.callback(listening.cancel)
         await hosts.beat(app)
         pipeline = Pipeline(app, server_app.implemented(app))

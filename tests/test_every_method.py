@@ -1,5 +1,6 @@
 """What holds for every method of the API, read from the descriptors."""
 
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +15,7 @@ from thecloud.v1 import options_pb2
 from rest_shim.routes import bindings
 from rest_shim.schemas import comment
 from server.access import allows
-from server.app import services
+from server.registry import services
 from tests.conftest import Cloud, Person
 
 RULE: Any = options_pb2.rule
@@ -34,8 +35,12 @@ def streams(method: MethodDescriptor) -> bool:
     return bool(method.client_streaming or method.server_streaming)
 
 
+POLICY = {"name": "p", "statements": [{"effect": "Allow", "action": ["instance:read"], "resource": ["*"]}]}
+READS = ("List", "Get", "Watch", "Search", "Tail", "Export", "Simulate", "Explain", "Replay")
+
+
 def reads(method: MethodDescriptor) -> bool:
-    return method.name.startswith(("List", "Get")) or streams(method)
+    return method.name.startswith(READS) or streams(method)
 
 
 def valid(method: MethodDescriptor, **fixed: str) -> Message:
@@ -43,12 +48,19 @@ def valid(method: MethodDescriptor, **fixed: str) -> Message:
     samples: dict[str, Any] = {
         "name": "some-name", "image": "nginx", "instance_type": "basic-4", "key": "some-key", "slug": "some-slug",
         "email": "somebody@example.com", "password": "password", "new_password": "password", "token": "token",
-        "role": 3, "tags": {"a": "b"}, "amount": 10.0,
+        "role": 3, "tags": {"a": "b"}, "user_id": str(uuid4()), "policy_id": str(uuid4()), "action": "instance:read",
+        "request_id": "some-request", "days": 1, "amount": 10.0,
     }  # fmt: skip
     request: Any = GetMessageClass(method.input_type)()
+    if "statements" in method.input_type.fields_by_name:
+        request.statements.add(effect="EFFECT_ALLOW", action=["instance:read"], resource=["*"])
+    if "from" in method.input_type.fields_by_name:
+        getattr(request, "from").GetCurrentTime()
     for field in method.input_type.fields:
         value = fixed.get(field.name) or samples.get(field.name)
-        if value is None:
+        if value is None or (field.name == "user_id" and request.DESCRIPTOR.fields_by_name.get("email")):
+            continue
+        if field.enum_type and isinstance(value, str):
             continue
         if isinstance(value, dict):
             getattr(request, field.name).update(value)
@@ -63,6 +75,13 @@ async def call(cloud: Cloud, method: MethodDescriptor, data: bytes, metadata: An
     if method.client_streaming and method.server_streaming:
         stream = cloud.channel.stream_stream(path)(iter([data]), metadata=metadata)
         return await stream.code()
+    if method.server_streaming:
+        stream = cloud.channel.unary_stream(path)(data, metadata=metadata)
+        with suppress(grpc.aio.AioRpcError):
+            if await stream.read() is not grpc.aio.EOF:
+                stream.cancel()
+                return grpc.StatusCode.OK
+        return await stream.code()
     assert not streams(method), "teach this function to call it"
     return await cloud.channel.unary_unary(path)(data, metadata=metadata).code()
 
@@ -74,6 +93,9 @@ def test_it_says_who_may_call(method: MethodDescriptor) -> None:
         area, _, verb = permission.partition(":")
         assert area and verb
         assert allows("owner", permission)
+    if rule(method).signed_in:
+        area, _, verb = rule(method).action.partition(":")
+        assert area and verb
 
 
 @every
@@ -158,7 +180,9 @@ async def test_a_strangers_id_is_not_found(cloud: Cloud, ada: Person, bob: Perso
     """As if it never was: the same for an id of another tenant and for one of nobody's."""
     made = await ada.running(labels={"some-key": "x"})
     [key] = (await ada.rest.get("/auth/keys")).json()
-    foreign = {"instance": made["id"], "api_key": key["id"], "tenant": str(ada.tenant_id)}
+    policy = (await ada.rest.post("/iam/policies", json=POLICY)).json()
+    foreign = {"instance": made["id"], "api_key": key["id"], "tenant": str(ada.tenant_id), "policy": policy["id"],
+               "tenant_member": str(ada.tenant_id)}  # fmt: skip
     for method in NAMED:
         kind = rule(method).target.partition("/")[0]
         for id in (foreign[kind], str(uuid4())):
@@ -180,6 +204,10 @@ async def test_bytes_that_are_no_message_are_an_invalid_argument(cloud: Cloud, a
 
 async def test_what_only_reads_writes_nothing(cloud: Cloud, ada: Person) -> None:
     made = await ada.running()
+    policy = (await ada.rest.post("/iam/policies", json=POLICY)).json()
+    viewer = await cloud.person("eve", tenant_id=ada.tenant_id, role="viewer")
+    await viewer.rest.post("/instances", json={"name": "a", "image": "nginx"}, headers={"x-request-id": "denied"})
+    ids = {"policy": policy["id"], "tenant_member": str(ada.tenant_id)}
     await ada.rest.put("/billing/budget", json={"amount": 10})
     tables = ("instances", "changes", "audit_log", "work", "users", "tenants", "members", "idempotency_keys", "budgets")
 
@@ -189,7 +217,10 @@ async def test_what_only_reads_writes_nothing(cloud: Cloud, ada: Person) -> None
     before = await counts()
     for method in METHODS:
         if reads(method) and not streams(method) and not rule(method).audit:
-            status = await call(cloud, method, valid(method, id=made["id"]).SerializeToString(), ada.metadata)
+            id = ids.get(rule(method).target.partition("/")[0], made["id"])
+            fixed = {"user_id": str(ada.user_id), "request_id": "denied", "policy_id": policy["id"]}
+            data = valid(method, id=id, **fixed).SerializeToString()
+            status = await call(cloud, method, data, ada.metadata)
             assert status == grpc.StatusCode.OK, method.name
     assert await counts() == before
 

@@ -14,6 +14,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.struct_pb2 import Struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,7 +41,25 @@ NASTY = [
     "00000000-0000-0000-0000-000000000000", "ffffffffffffffffffffffffffffffff", "{}", "[]", "*", "a:b", ":", "a/b",
     "\\",
 ]  # fmt: skip
-LIKELY = ["nginx", "basic-4", "0:80", "some-name", "A=1", "sh", "-c", "ada@example.com", "password", "owner", "RUNNING"]
+LIKELY = [
+    "nginx",
+    "basic-4",
+    "0:80",
+    "some-name",
+    "A=1",
+    "sh",
+    "-c",
+    "ada@example.com",
+    "password",
+    "owner",
+    "RUNNING",
+    "instance:read",
+    "instance:*",
+    "*",
+    "arn:thecloud:compute:local:tenant:instance/*",
+    "Allow",
+    "success",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +73,15 @@ def texts(known: list[str]) -> st.SearchStrategy[str]:
     return st.one_of(st.sampled_from(known + LIKELY), st.sampled_from(NASTY), anything)
 
 
+def conditions(known: list[str]) -> st.SearchStrategy[Any]:
+    """Of a statement, likely or wild."""
+    operators = st.sampled_from(["IpAddress", "StringLike", "DateLessThan", "Bool", "Null", "Nonsense", ""])
+    keys = st.sampled_from(["aws:SourceIp", "aws:CurrentTime", "aws:UserId", "aws:Nothing", ""])
+    values = jsons(known) | st.sampled_from(["10.0.0.0/8", "::/0", "10.0.0.1/8", "2026-01-05T23:00:00Z", "true", True])
+    likely = st.dictionaries(operators, st.dictionaries(keys, values, max_size=2) | values, max_size=2)
+    return likely | st.dictionaries(texts(known), jsons(known), max_size=2)
+
+
 @st.composite
 def messages(draw: st.DrawFn, descriptor: Descriptor, known: list[str]) -> Message:
     """Any message of this type: each field left out, likely or wild."""
@@ -62,7 +90,9 @@ def messages(draw: st.DrawFn, descriptor: Descriptor, known: list[str]) -> Messa
         if draw(st.integers(0, 3)) == 0:
             continue
         entry = field.message_type if field.message_type and field.message_type.GetOptions().map_entry else None
-        if entry:
+        if field.message_type and field.message_type.full_name == Struct.DESCRIPTOR.full_name:
+            getattr(message, field.name).update(draw(conditions(known)))
+        elif entry:
             getattr(message, field.name).update(draw(st.dictionaries(texts(known), texts(known), max_size=3)))
         elif field.is_repeated and field.message_type:
             getattr(message, field.name).extend(draw(st.lists(messages(field.message_type, known), max_size=2)))

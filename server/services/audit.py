@@ -70,7 +70,7 @@ def wanted(call: Call, request: pb.ListAuditLogsRequest | pb.ExportAuditLogsRequ
     kind, slash, id = request.resource.partition("/")
     return {
         "tenant_id": call.tenant_id,
-        "only_user": None if call.may("audit:read_all", "audit_log") else call.principal.user_id,
+        "only_user": None if call.may(call.method.wider_permission, "audit_log") else call.principal.user_id,
         "since": db.moment(request, "start_time"), "until": db.moment(request, "end_time"),
         "actor": request.actor or None, "action": request.action or None, "kind": kind or None,
         "id_begins": id if slash else None, "status": request.status or None,

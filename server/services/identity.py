@@ -1,8 +1,8 @@
 """People and the API keys they call with. The tables are in server/auth.py, which every call needs."""
 
 import secrets
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -16,7 +16,7 @@ from server.auth import ApiKey, User
 from server.db import METADATA, Tx
 from server.errors import ApiError, invalid, not_found
 from server.pipeline import Call
-from server.services import tenants
+from server.services import iam, tenants
 from server.work import RECONCILERS, every, wake
 
 if TYPE_CHECKING:
@@ -129,15 +129,16 @@ class IdentityService:
         return db.to_message(user)  # type: ignore[no-any-return]
 
     async def CreateKey(self, call: Call, request: pb.CreateKeyRequest) -> pb.ApiKey:
-        text, key = await make_key(call.tx, call.principal.user_id, request.name)
-        return db.to_message(key, key=text)  # type: ignore[no-any-return]
+        policy, expires_at = await narrowed(call, request)
+        text, key = await make_key(call.tx, call.principal.user_id, request.name, policy, expires_at)
+        return to_message(key, key=text)
 
     async def ListKeys(self, call: Call, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
         keys, token = await db.page(
             call.tx, ApiKey, _own_keys, size=request.page_size, token=request.page_token,
             user_id=call.principal.user_id,
         )  # fmt: skip
-        return pb.ListKeysResponse(keys=map(db.to_message, keys), next_page_token=token)
+        return pb.ListKeysResponse(keys=map(to_message, keys), next_page_token=token)
 
     async def RevokeKey(self, call: Call, request: pb.RevokeKeyRequest) -> Empty:
         await self._revoke(call, request.id)
@@ -145,8 +146,10 @@ class IdentityService:
 
     async def RotateKey(self, call: Call, request: pb.RotateKeyRequest) -> pb.ApiKey:
         old = await self._revoke(call, request.id)
-        text, key = await make_key(call.tx, old.user_id, old.name)
-        return db.to_message(key, key=text)  # type: ignore[no-any-return]
+        if call.principal.key_policy and old.policy != await own_policy(call):
+            raise ApiError("PERMISSION_DENIED", "a key with a policy of its own rotates only keys with that policy")
+        text, key = await make_key(call.tx, old.user_id, old.name, old.policy, old.expires_at)
+        return to_message(key, key=text)
 
     async def _revoke(self, call: Call, id: str) -> ApiKey:
         key = await db.first(call.tx, ApiKey, _own_key, id=UUID(id), user_id=call.principal.user_id)
@@ -171,15 +174,45 @@ async def register(tx: Tx, email: str, password_hash: str, name: str) -> User:
     return await changes.update(tx, user, default_tenant_id=tenant.id)
 
 
-async def make_key(tx: Tx, user_id: UUID, name: str) -> tuple[str, ApiKey]:
+async def narrowed(call: Call, request: pb.CreateKeyRequest) -> tuple[dict[str, Any] | None, datetime | None]:
+    """The policy and the end of a key to be made, which opens no more and ends no later than the one that makes it."""
+    policy = {"statements": iam.checked(request.policy.statements, "policy.")} if request.HasField("policy") else None
+    expires_at = db.moment(request, "expires_at")
+    if expires_at and expires_at <= datetime.now(UTC):
+        raise invalid("expires_at", "this has passed; choose a moment to come, or leave it out")
+    if call.principal.key_policy:
+        mine = await own_policy(call)
+        if policy not in (None, mine):
+            raise ApiError("PERMISSION_DENIED", "a key with a policy of its own makes keys with that policy only")
+        policy = mine
+    if (mine_ends := call.principal.expires_at) and (expires_at is None or expires_at > mine_ends):
+        raise invalid("expires_at", f"the key you call with expires at {mine_ends:%Y-%m-%dT%H:%M:%SZ}, and makes none "
+                                    "that live longer")  # fmt: skip
+    return policy, expires_at
+
+
+async def own_policy(call: Call) -> dict[str, Any] | None:
+    """The policy of the key that makes the call."""
+    key = await db.find(call.tx, ApiKey, call.principal.key_id) if call.principal.key_id else None
+    return key.policy if key else None
+
+
+async def make_key(
+    tx: Tx, user_id: UUID, name: str, policy: dict[str, Any] | None = None, expires_at: datetime | None = None
+) -> tuple[str, ApiKey]:  # fmt: skip
     """A new key: its text, which is kept nowhere, and its row."""
     text = auth.new_key()
     prefix = text[: len(auth.PREFIX) + 6]
     key = await changes.insert(
         tx, ApiKey, id=uuid4(), user_id=user_id, name=name, hash=auth.digest(text), prefix=prefix,
-        last_used=sa.func.now(),
+        last_used=sa.func.now(), policy=policy, expires_at=expires_at,
     )  # fmt: skip
     return text, key
+
+
+def to_message(row: ApiKey, **more: object) -> pb.ApiKey:
+    policy = pb.KeyPolicy(statements=iam.to_statements(row.policy["statements"])) if row.policy else None
+    return db.to_message(row, policy=policy, **more)  # type: ignore[no-any-return]
 
 
 async def send_reset(app: "App", user_id: UUID) -> None:

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import sqlalchemy as sa
+from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import tenants_pb2 as pb
 
@@ -42,6 +43,22 @@ _FIRST_DEFAULT = (
     sa.update(User.TABLE)
     .where(User.TABLE.c.id == sa.bindparam("its_user"), User.TABLE.c.default_tenant_id.is_(None))
     .values(default_tenant_id=sa.bindparam("its_tenant", type_=postgresql.UUID))
+)
+_M = Member.TABLE.c
+_members = _M.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID)
+_MEMBER = sa.select(Member.TABLE).where(_M.tenant_id == sa.bindparam("tenant"), _M.user_id == sa.bindparam("whose"))
+_OWNERS = sa.select(sa.func.count()).where(_M.tenant_id == sa.bindparam("tenant"), _M.role == "owner")
+_LOCK = sa.select(Tenant.TABLE.c.id).where(Tenant.TABLE.c.id == sa.bindparam("its_id")).with_for_update(key_share=True)
+_NO_DEFAULT = (
+    sa.update(User.TABLE)
+    .where(User.TABLE.c.id == sa.bindparam("its_user"), User.TABLE.c.default_tenant_id == sa.bindparam("its_tenant"))
+    .values(
+        default_tenant_id=sa.select(_M.tenant_id)
+        .where(_M.user_id == User.TABLE.c.id)
+        .order_by(_M.created_at)
+        .limit(1)
+        .scalar_subquery()
+    )
 )
 
 
@@ -81,7 +98,54 @@ class TenantService:
             raise not_found("user", request.user_id or request.email)
         member = await add_member(call.tx, call.tenant_id, user.id, role)
         await self.app.keys.forget(call.tx, user.id)
-        return db.to_message(member, joined_at=member.created_at)  # type: ignore[no-any-return]
+        return to_message(member)
+
+    async def ListTenantMembers(
+        self, call: Call, request: pb.ListTenantMembersRequest
+    ) -> pb.ListTenantMembersResponse:  # fmt: skip
+        found, token = await db.page(
+            call.tx, Member, _members, size=request.page_size, token=request.page_token, tenant_id=call.tenant_id
+        )
+        return pb.ListTenantMembersResponse(members=map(to_message, found), next_page_token=token)
+
+    async def UpdateTenantMember(self, call: Call, request: pb.UpdateTenantMemberRequest) -> pb.TenantMember:
+        member, role = await self._other(call, request.user_id), enums.spellings(pb.Role.DESCRIPTOR)[request.role]
+        if not access.may_grant(call.principal.roles[call.tenant_id], role):
+            raise ApiError("PERMISSION_DENIED", f"only an owner or an admin may make somebody {role}")
+        if role != "owner":
+            await keep_an_owner(call.tx, member)
+        changed = await changes.update(call.tx, member, role=role)
+        await self.app.keys.forget(call.tx, member.user_id)
+        return to_message(changed)
+
+    async def RemoveTenantMember(self, call: Call, request: pb.RemoveTenantMemberRequest) -> Empty:
+        member = await self._other(call, request.user_id)
+        await keep_an_owner(call.tx, member)
+        await changes.delete(call.tx, member)
+        await db.execute(call.tx, _NO_DEFAULT, its_user=member.user_id, its_tenant=call.tenant_id)
+        await self.app.keys.forget(call.tx, member.user_id)
+        return Empty()
+
+    async def _other(self, call: Call, user_id: str) -> Member:
+        """A member whom the caller may change or remove."""
+        await db.execute(call.tx, _LOCK, its_id=call.tenant_id)  # changes of members take turns, so that an owner stays
+        member = await db.first(call.tx, Member, _MEMBER, tenant=call.tenant_id, whose=UUID(user_id))
+        if member is None:
+            raise not_found("tenant_member", user_id)
+        if not access.may_grant(call.principal.roles[call.tenant_id], member.role):
+            raise ApiError("PERMISSION_DENIED", f"only an owner or an admin may change an {member.role}'s membership")
+        return member
+
+
+async def keep_an_owner(tx: Tx, member: Member) -> None:
+    """Raise IN_USE when this is the tenant's only owner."""
+    if member.role == "owner" and await db.value(tx, _OWNERS, tenant=member.tenant_id) == 1:
+        raise ApiError("IN_USE", "this is the tenant's only owner; make another one first",
+                       kind="tenant_member", id=str(member.user_id))  # fmt: skip
+
+
+def to_message(member: Member) -> pb.TenantMember:
+    return db.to_message(member, joined_at=member.created_at)  # type: ignore[no-any-return]
 
 
 async def named(tx: Tx, reference: str) -> Tenant:

@@ -27,10 +27,11 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from thecloud.v1 import iam_pb2 as thecloud_dot_v1_dot_iam__pb2
 from thecloud.v1 import options_pb2 as thecloud_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1athecloud/v1/identity.proto\x12\x0bthecloud.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19thecloud/v1/options.proto\"\xdd\x01\n\x04User\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12$\n\x11\x64\x65\x66\x61ult_tenant_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x34\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x42\x14\n\x12_default_tenant_id\"\xe3\x01\n\x06\x41piKey\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07user_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x19\n\x03key\x18\x04 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x14\n\x06prefix\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x33\n\tlast_used\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x42\x06\n\x04_key\"z\n\x0fRegisterRequest\x12\x19\n\x05\x65mail\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x18\xff\x01`\x01\x12\x1e\n\x08password\x18\x02 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04 \x08(H\x12,\n\x04name\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x10\x02\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\"\xc7\x01\n\x10RegisterResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x19\n\x11\x64\x65\x66\x61ult_tenant_id\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"I\n\x0cLoginRequest\x12\x19\n\x05\x65mail\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01\x12\x1e\n\x08password\x18\x02 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04 \x01(H\"F\n\rLoginResponse\x12\x1f\n\x04user\x18\x01 \x01(\x0b\x32\x11.thecloud.v1.User\x12\x14\n\x07\x61pi_key\x18\x02 \x01(\tB\x03\x80\x01\x01\"2\n\x15\x46orgotPasswordRequest\x12\x19\n\x05\x65mail\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x18\xff\x01`\x01\"X\n\x14ResetPasswordRequest\x12\x1c\n\x05token\x18\x01 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\xff\x01\x12\"\n\x0cnew_password\x18\x02 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04 \x08(H\"\x0e\n\x0cGetMeRequest\"@\n\x10\x43reateKeyRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x10\x01\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\"K\n\x0fListKeysRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"N\n\x10ListKeysResponse\x12!\n\x04keys\x18\x01 \x03(\x0b\x32\x13.thecloud.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x10RevokeKeyRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"(\n\x10RotateKeyRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x32\xe6\n\n\x0fIdentityService\x12\xb0\x01\n\x08Register\x12\x1c.thecloud.v1.RegisterRequest\x1a\x1d.thecloud.v1.RegisterResponse\"g\xaa\xd4\x18(\x08\x01\"\tuser/{id}*\rUSER_REGISTER:\n\x08\x05\x10\x01\x1a\x04\x61uth\xb2\xd4\x18\x1e\x08\xc9\x01\x1a\x19user created successfully\x82\xd3\xe4\x93\x02\x13\"\x0e/auth/register:\x01*\x12\x82\x01\n\x05Login\x12\x19.thecloud.v1.LoginRequest\x1a\x1a.thecloud.v1.LoginResponse\"B\xaa\xd4\x18(\x08\x01\"\x0cuser/{email}*\nUSER_LOGIN:\n\x08\x05\x10\x01\x1a\x04\x61uth\x82\xd3\xe4\x93\x02\x10\"\x0b/auth/login:\x01*\x12\xe5\x01\n\x0e\x46orgotPassword\x12\".thecloud.v1.ForgotPasswordRequest\x1a\x16.google.protobuf.Empty\"\x96\x01\xaa\xd4\x18;\x08\x01\"\x0cuser/{email}*\x1dUSER_PASSWORD_RESET_REQUESTED:\n\x08\x05\x10\x01\x1a\x04\x61uth\xb2\xd4\x18\x33\x12\x31If the email exists, a reset token has been sent.\x82\xd3\xe4\x93\x02\x1a\"\x15/auth/forgot-password:\x01*\x12\xbd\x01\n\rResetPassword\x12!.thecloud.v1.ResetPasswordRequest\x1a\x16.google.protobuf.Empty\"q\xaa\xd4\x18+\x08\x01\"\x06user/**\x13USER_PASSWORD_RESET:\n\x08\x05\x10\x01\x1a\x04\x61uth\xb2\xd4\x18\x1f\x12\x1dpassword updated successfully\x82\xd3\xe4\x93\x02\x19\"\x14/auth/reset-password:\x01*\x12V\n\x05GetMe\x12\x19.thecloud.v1.GetMeRequest\x1a\x11.thecloud.v1.User\"\x1f\xaa\xd4\x18\x0b\x10\x01\"\x07user/me\x82\xd3\xe4\x93\x02\n\x12\x08/auth/me\x12\x81\x01\n\tCreateKey\x12\x1d.thecloud.v1.CreateKeyRequest\x1a\x13.thecloud.v1.ApiKey\"@\xaa\xd4\x18 \x10\x01\"\x0c\x61pi_key/{id}*\x0e\x41PI_KEY_CREATE\xb2\xd4\x18\x03\x08\xc9\x01\x82\xd3\xe4\x93\x02\x0f\"\n/auth/keys:\x01*\x12r\n\x08ListKeys\x12\x1c.thecloud.v1.ListKeysRequest\x1a\x1d.thecloud.v1.ListKeysResponse\")\xaa\xd4\x18\r\x10\x01\"\tapi_key/*\x82\xd3\xe4\x93\x02\x12\x12\n/auth/keysb\x04keys\x12\x7f\n\tRevokeKey\x12\x1d.thecloud.v1.RevokeKeyRequest\x1a\x16.google.protobuf.Empty\";\xaa\xd4\x18 \x10\x01\"\x0c\x61pi_key/{id}*\x0e\x41PI_KEY_REVOKE\x82\xd3\xe4\x93\x02\x11*\x0f/auth/keys/{id}\x12\xa1\x01\n\tRotateKey\x12\x1d.thecloud.v1.RotateKeyRequest\x1a\x13.thecloud.v1.ApiKey\"`\xaa\xd4\x18 \x10\x01\"\x0c\x61pi_key/{id}*\x0e\x41PI_KEY_ROTATE\x82\xd3\xe4\x93\x02\x36\"\x16/auth/keys/{id}/rotateZ\x1c\"\x1a/auth/keys/{id}/regenerateb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1athecloud/v1/identity.proto\x12\x0bthecloud.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15thecloud/v1/iam.proto\x1a\x19thecloud/v1/options.proto\"\xdd\x01\n\x04User\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12$\n\x11\x64\x65\x66\x61ult_tenant_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x34\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x42\x14\n\x12_default_tenant_id\"\xa9\x03\n\x06\x41piKey\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07user_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x19\n\x03key\x18\x04 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x14\n\x06prefix\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x33\n\tlast_used\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x33\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12+\n\x06policy\x18\t \x01(\x0b\x32\x16.thecloud.v1.KeyPolicyH\x02\x88\x01\x01\x12+\n\x18\x65stimated_price_per_hour\x18\n \x01(\x01\x42\x04\xe2\x41\x01\x03H\x03\x88\x01\x01\x42\x06\n\x04_keyB\r\n\x0b_expires_atB\t\n\x07_policyB\x1b\n\x19_estimated_price_per_hour\"C\n\tKeyPolicy\x12\x36\n\nstatements\x18\x01 \x03(\x0b\x32\x16.thecloud.v1.StatementB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x32\"z\n\x0fRegisterRequest\x12\x19\n\x05\x65mail\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x18\xff\x01`\x01\x12\x1e\n\x08password\x18\x02 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04 \x08(H\x12,\n\x04name\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x10\x02\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\"\xc7\x01\n\x10RegisterResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x19\n\x11\x64\x65\x66\x61ult_tenant_id\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"I\n\x0cLoginRequest\x12\x19\n\x05\x65mail\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01\x12\x1e\n\x08password\x18\x02 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04 \x01(H\"F\n\rLoginResponse\x12\x1f\n\x04user\x18\x01 \x01(\x0b\x32\x11.thecloud.v1.User\x12\x14\n\x07\x61pi_key\x18\x02 \x01(\tB\x03\x80\x01\x01\"2\n\x15\x46orgotPasswordRequest\x12\x19\n\x05\x65mail\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x18\xff\x01`\x01\"X\n\x14ResetPasswordRequest\x12\x1c\n\x05token\x18\x01 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\xff\x01\x12\"\n\x0cnew_password\x18\x02 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04 \x08(H\"\x0e\n\x0cGetMeRequest\"\xaf\x01\n\x10\x43reateKeyRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x10\x01\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x06policy\x18\x03 \x01(\x0b\x32\x16.thecloud.v1.KeyPolicy\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"K\n\x0fListKeysRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"N\n\x10ListKeysResponse\x12!\n\x04keys\x18\x01 \x03(\x0b\x32\x13.thecloud.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x10RevokeKeyRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"(\n\x10RotateKeyRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x32\xb9\x0b\n\x0fIdentityService\x12\xb0\x01\n\x08Register\x12\x1c.thecloud.v1.RegisterRequest\x1a\x1d.thecloud.v1.RegisterResponse\"g\xaa\xd4\x18(\x08\x01\"\tuser/{id}*\rUSER_REGISTER:\n\x08\x05\x10\x01\x1a\x04\x61uth\xb2\xd4\x18\x1e\x08\xc9\x01\x1a\x19user created successfully\x82\xd3\xe4\x93\x02\x13\"\x0e/auth/register:\x01*\x12\x82\x01\n\x05Login\x12\x19.thecloud.v1.LoginRequest\x1a\x1a.thecloud.v1.LoginResponse\"B\xaa\xd4\x18(\x08\x01\"\x0cuser/{email}*\nUSER_LOGIN:\n\x08\x05\x10\x01\x1a\x04\x61uth\x82\xd3\xe4\x93\x02\x10\"\x0b/auth/login:\x01*\x12\xe5\x01\n\x0e\x46orgotPassword\x12\".thecloud.v1.ForgotPasswordRequest\x1a\x16.google.protobuf.Empty\"\x96\x01\xaa\xd4\x18;\x08\x01\"\x0cuser/{email}*\x1dUSER_PASSWORD_RESET_REQUESTED:\n\x08\x05\x10\x01\x1a\x04\x61uth\xb2\xd4\x18\x33\x12\x31If the email exists, a reset token has been sent.\x82\xd3\xe4\x93\x02\x1a\"\x15/auth/forgot-password:\x01*\x12\xbd\x01\n\rResetPassword\x12!.thecloud.v1.ResetPasswordRequest\x1a\x16.google.protobuf.Empty\"q\xaa\xd4\x18+\x08\x01\"\x06user/**\x13USER_PASSWORD_RESET:\n\x08\x05\x10\x01\x1a\x04\x61uth\xb2\xd4\x18\x1f\x12\x1dpassword updated successfully\x82\xd3\xe4\x93\x02\x19\"\x14/auth/reset-password:\x01*\x12\x65\n\x05GetMe\x12\x19.thecloud.v1.GetMeRequest\x1a\x11.thecloud.v1.User\".\xaa\xd4\x18\x1a\x10\x01\"\x07user/meR\ridentity:read\x82\xd3\xe4\x93\x02\n\x12\x08/auth/me\x12\x92\x01\n\tCreateKey\x12\x1d.thecloud.v1.CreateKeyRequest\x1a\x13.thecloud.v1.ApiKey\"Q\xaa\xd4\x18\x31\x10\x01\"\x0c\x61pi_key/{id}*\x0e\x41PI_KEY_CREATER\x0fidentity:create\xb2\xd4\x18\x03\x08\xc9\x01\x82\xd3\xe4\x93\x02\x0f\"\n/auth/keys:\x01*\x12\x81\x01\n\x08ListKeys\x12\x1c.thecloud.v1.ListKeysRequest\x1a\x1d.thecloud.v1.ListKeysResponse\"8\xaa\xd4\x18\x1c\x10\x01\"\tapi_key/*R\ridentity:read\x82\xd3\xe4\x93\x02\x12\x12\n/auth/keysb\x04keys\x12\x90\x01\n\tRevokeKey\x12\x1d.thecloud.v1.RevokeKeyRequest\x1a\x16.google.protobuf.Empty\"L\xaa\xd4\x18\x31\x10\x01\"\x0c\x61pi_key/{id}*\x0e\x41PI_KEY_REVOKER\x0fidentity:delete\x82\xd3\xe4\x93\x02\x11*\x0f/auth/keys/{id}\x12\xb2\x01\n\tRotateKey\x12\x1d.thecloud.v1.RotateKeyRequest\x1a\x13.thecloud.v1.ApiKey\"q\xaa\xd4\x18\x31\x10\x01\"\x0c\x61pi_key/{id}*\x0e\x41PI_KEY_ROTATER\x0fidentity:update\x82\xd3\xe4\x93\x02\x36\"\x16/auth/keys/{id}/rotateZ\x1c\"\x1a/auth/keys/{id}/regenerateb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,6 +58,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEY'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
   _globals['_APIKEY'].fields_by_name['last_used']._loaded_options = None
   _globals['_APIKEY'].fields_by_name['last_used']._serialized_options = b'\342A\001\003'
+  _globals['_APIKEY'].fields_by_name['estimated_price_per_hour']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['estimated_price_per_hour']._serialized_options = b'\342A\001\003'
+  _globals['_KEYPOLICY'].fields_by_name['statements']._loaded_options = None
+  _globals['_KEYPOLICY'].fields_by_name['statements']._serialized_options = b'\272H\007\222\001\004\010\001\0202'
   _globals['_REGISTERREQUEST'].fields_by_name['email']._loaded_options = None
   _globals['_REGISTERREQUEST'].fields_by_name['email']._serialized_options = b'\272H\007r\005\030\377\001`\001'
   _globals['_REGISTERREQUEST'].fields_by_name['password']._loaded_options = None
@@ -94,43 +99,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IDENTITYSERVICE'].methods_by_name['ResetPassword']._loaded_options = None
   _globals['_IDENTITYSERVICE'].methods_by_name['ResetPassword']._serialized_options = b'\252\324\030+\010\001\"\006user/**\023USER_PASSWORD_RESET:\n\010\005\020\001\032\004auth\262\324\030\037\022\035password updated successfully\202\323\344\223\002\031\"\024/auth/reset-password:\001*'
   _globals['_IDENTITYSERVICE'].methods_by_name['GetMe']._loaded_options = None
-  _globals['_IDENTITYSERVICE'].methods_by_name['GetMe']._serialized_options = b'\252\324\030\013\020\001\"\007user/me\202\323\344\223\002\n\022\010/auth/me'
+  _globals['_IDENTITYSERVICE'].methods_by_name['GetMe']._serialized_options = b'\252\324\030\032\020\001\"\007user/meR\ridentity:read\202\323\344\223\002\n\022\010/auth/me'
   _globals['_IDENTITYSERVICE'].methods_by_name['CreateKey']._loaded_options = None
-  _globals['_IDENTITYSERVICE'].methods_by_name['CreateKey']._serialized_options = b'\252\324\030 \020\001\"\014api_key/{id}*\016API_KEY_CREATE\262\324\030\003\010\311\001\202\323\344\223\002\017\"\n/auth/keys:\001*'
+  _globals['_IDENTITYSERVICE'].methods_by_name['CreateKey']._serialized_options = b'\252\324\0301\020\001\"\014api_key/{id}*\016API_KEY_CREATER\017identity:create\262\324\030\003\010\311\001\202\323\344\223\002\017\"\n/auth/keys:\001*'
   _globals['_IDENTITYSERVICE'].methods_by_name['ListKeys']._loaded_options = None
-  _globals['_IDENTITYSERVICE'].methods_by_name['ListKeys']._serialized_options = b'\252\324\030\r\020\001\"\tapi_key/*\202\323\344\223\002\022\022\n/auth/keysb\004keys'
+  _globals['_IDENTITYSERVICE'].methods_by_name['ListKeys']._serialized_options = b'\252\324\030\034\020\001\"\tapi_key/*R\ridentity:read\202\323\344\223\002\022\022\n/auth/keysb\004keys'
   _globals['_IDENTITYSERVICE'].methods_by_name['RevokeKey']._loaded_options = None
-  _globals['_IDENTITYSERVICE'].methods_by_name['RevokeKey']._serialized_options = b'\252\324\030 \020\001\"\014api_key/{id}*\016API_KEY_REVOKE\202\323\344\223\002\021*\017/auth/keys/{id}'
+  _globals['_IDENTITYSERVICE'].methods_by_name['RevokeKey']._serialized_options = b'\252\324\0301\020\001\"\014api_key/{id}*\016API_KEY_REVOKER\017identity:delete\202\323\344\223\002\021*\017/auth/keys/{id}'
   _globals['_IDENTITYSERVICE'].methods_by_name['RotateKey']._loaded_options = None
-  _globals['_IDENTITYSERVICE'].methods_by_name['RotateKey']._serialized_options = b'\252\324\030 \020\001\"\014api_key/{id}*\016API_KEY_ROTATE\202\323\344\223\0026\"\026/auth/keys/{id}/rotateZ\034\"\032/auth/keys/{id}/regenerate'
-  _globals['_USER']._serialized_start=225
-  _globals['_USER']._serialized_end=446
-  _globals['_APIKEY']._serialized_start=449
-  _globals['_APIKEY']._serialized_end=676
-  _globals['_REGISTERREQUEST']._serialized_start=678
-  _globals['_REGISTERREQUEST']._serialized_end=800
-  _globals['_REGISTERRESPONSE']._serialized_start=803
-  _globals['_REGISTERRESPONSE']._serialized_end=1002
-  _globals['_LOGINREQUEST']._serialized_start=1004
-  _globals['_LOGINREQUEST']._serialized_end=1077
-  _globals['_LOGINRESPONSE']._serialized_start=1079
-  _globals['_LOGINRESPONSE']._serialized_end=1149
-  _globals['_FORGOTPASSWORDREQUEST']._serialized_start=1151
-  _globals['_FORGOTPASSWORDREQUEST']._serialized_end=1201
-  _globals['_RESETPASSWORDREQUEST']._serialized_start=1203
-  _globals['_RESETPASSWORDREQUEST']._serialized_end=1291
-  _globals['_GETMEREQUEST']._serialized_start=1293
-  _globals['_GETMEREQUEST']._serialized_end=1307
-  _globals['_CREATEKEYREQUEST']._serialized_start=1309
-  _globals['_CREATEKEYREQUEST']._serialized_end=1373
-  _globals['_LISTKEYSREQUEST']._serialized_start=1375
-  _globals['_LISTKEYSREQUEST']._serialized_end=1450
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1452
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1530
-  _globals['_REVOKEKEYREQUEST']._serialized_start=1532
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1572
-  _globals['_ROTATEKEYREQUEST']._serialized_start=1574
-  _globals['_ROTATEKEYREQUEST']._serialized_end=1614
-  _globals['_IDENTITYSERVICE']._serialized_start=1617
-  _globals['_IDENTITYSERVICE']._serialized_end=2999
+  _globals['_IDENTITYSERVICE'].methods_by_name['RotateKey']._serialized_options = b'\252\324\0301\020\001\"\014api_key/{id}*\016API_KEY_ROTATER\017identity:update\202\323\344\223\0026\"\026/auth/keys/{id}/rotateZ\034\"\032/auth/keys/{id}/regenerate'
+  _globals['_USER']._serialized_start=248
+  _globals['_USER']._serialized_end=469
+  _globals['_APIKEY']._serialized_start=472
+  _globals['_APIKEY']._serialized_end=897
+  _globals['_KEYPOLICY']._serialized_start=899
+  _globals['_KEYPOLICY']._serialized_end=966
+  _globals['_REGISTERREQUEST']._serialized_start=968
+  _globals['_REGISTERREQUEST']._serialized_end=1090
+  _globals['_REGISTERRESPONSE']._serialized_start=1093
+  _globals['_REGISTERRESPONSE']._serialized_end=1292
+  _globals['_LOGINREQUEST']._serialized_start=1294
+  _globals['_LOGINREQUEST']._serialized_end=1367
+  _globals['_LOGINRESPONSE']._serialized_start=1369
+  _globals['_LOGINRESPONSE']._serialized_end=1439
+  _globals['_FORGOTPASSWORDREQUEST']._serialized_start=1441
+  _globals['_FORGOTPASSWORDREQUEST']._serialized_end=1491
+  _globals['_RESETPASSWORDREQUEST']._serialized_start=1493
+  _globals['_RESETPASSWORDREQUEST']._serialized_end=1581
+  _globals['_GETMEREQUEST']._serialized_start=1583
+  _globals['_GETMEREQUEST']._serialized_end=1597
+  _globals['_CREATEKEYREQUEST']._serialized_start=1600
+  _globals['_CREATEKEYREQUEST']._serialized_end=1775
+  _globals['_LISTKEYSREQUEST']._serialized_start=1777
+  _globals['_LISTKEYSREQUEST']._serialized_end=1852
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1854
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1932
+  _globals['_REVOKEKEYREQUEST']._serialized_start=1934
+  _globals['_REVOKEKEYREQUEST']._serialized_end=1974
+  _globals['_ROTATEKEYREQUEST']._serialized_start=1976
+  _globals['_ROTATEKEYREQUEST']._serialized_end=2016
+  _globals['_IDENTITYSERVICE']._serialized_start=2019
+  _globals['_IDENTITYSERVICE']._serialized_end=3484
 # @@protoc_insertion_point(module_scope)

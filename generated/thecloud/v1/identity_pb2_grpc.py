@@ -128,7 +128,8 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateKey(self, request, context):
-        """Makes a key. Its text is in this answer and nowhere else.
+        """Makes a key. Its text is in this answer and nowhere else. A key with a policy of its own makes
+        keys with that policy, and one that expires makes none that live longer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,7 +151,8 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateKey(self, request, context):
-        """Makes a key of the same name in place of this one, which is revoked.
+        """Makes a key of the same name, policy and end in place of this one, which is revoked. A key with
+        a policy of its own rotates only keys with that policy.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

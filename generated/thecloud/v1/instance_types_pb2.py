@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from thecloud.v1 import options_pb2 as thecloud_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n thecloud/v1/instance_types.proto\x12\x0bthecloud.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19thecloud/v1/options.proto\"\x9b\x01\n\x0cInstanceType\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05vcpus\x18\x03 \x01(\x05\x12\x11\n\tmemory_mb\x18\x04 \x01(\x05\x12\x0f\n\x07\x64isk_gb\x18\x05 \x01(\x05\x12\x14\n\x0cnetwork_mbps\x18\x06 \x01(\x05\x12\x16\n\x0eprice_per_hour\x18\x07 \x01(\x01\x12\x10\n\x08\x63\x61tegory\x18\x08 \x01(\t\"\x1a\n\x18ListInstanceTypesRequest\"N\n\x19ListInstanceTypesResponse\x12\x31\n\x0einstance_types\x18\x01 \x03(\x0b\x32\x19.thecloud.v1.InstanceType2\xba\x01\n\x13InstanceTypeService\x12\xa2\x01\n\x11ListInstanceTypes\x12%.thecloud.v1.ListInstanceTypesRequest\x1a&.thecloud.v1.ListInstanceTypesResponse\">\xaa\xd4\x18\x13\x10\x01\"\x0finstance_type/*\x82\xd3\xe4\x93\x02!\x12\x0f/instance-typesb\x0einstance_typesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n thecloud/v1/instance_types.proto\x12\x0bthecloud.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19thecloud/v1/options.proto\"\x9b\x01\n\x0cInstanceType\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05vcpus\x18\x03 \x01(\x05\x12\x11\n\tmemory_mb\x18\x04 \x01(\x05\x12\x0f\n\x07\x64isk_gb\x18\x05 \x01(\x05\x12\x14\n\x0cnetwork_mbps\x18\x06 \x01(\x05\x12\x16\n\x0eprice_per_hour\x18\x07 \x01(\x01\x12\x10\n\x08\x63\x61tegory\x18\x08 \x01(\t\"\x1a\n\x18ListInstanceTypesRequest\"N\n\x19ListInstanceTypesResponse\x12\x31\n\x0einstance_types\x18\x01 \x03(\x0b\x32\x19.thecloud.v1.InstanceType2\xc9\x01\n\x13InstanceTypeService\x12\xb1\x01\n\x11ListInstanceTypes\x12%.thecloud.v1.ListInstanceTypesRequest\x1a&.thecloud.v1.ListInstanceTypesResponse\"M\xaa\xd4\x18\"\x10\x01\"\x0finstance_type/*R\rinstance:read\x82\xd3\xe4\x93\x02!\x12\x0f/instance-typesb\x0einstance_typesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'thecloud.v1.instance_types_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INSTANCETYPESERVICE'].methods_by_name['ListInstanceTypes']._loaded_options = None
-  _globals['_INSTANCETYPESERVICE'].methods_by_name['ListInstanceTypes']._serialized_options = b'\252\324\030\023\020\001\"\017instance_type/*\202\323\344\223\002!\022\017/instance-typesb\016instance_types'
+  _globals['_INSTANCETYPESERVICE'].methods_by_name['ListInstanceTypes']._serialized_options = b'\252\324\030\"\020\001\"\017instance_type/*R\rinstance:read\202\323\344\223\002!\022\017/instance-typesb\016instance_types'
   _globals['_INSTANCETYPE']._serialized_start=107
   _globals['_INSTANCETYPE']._serialized_end=262
   _globals['_LISTINSTANCETYPESREQUEST']._serialized_start=264
@@ -42,5 +42,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTINSTANCETYPESRESPONSE']._serialized_start=292
   _globals['_LISTINSTANCETYPESRESPONSE']._serialized_end=370
   _globals['_INSTANCETYPESERVICE']._serialized_start=373
-  _globals['_INSTANCETYPESERVICE']._serialized_end=559
+  _globals['_INSTANCETYPESERVICE']._serialized_end=574
 # @@protoc_insertion_point(module_scope)

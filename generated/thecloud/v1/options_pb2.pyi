@@ -29,7 +29,7 @@ class ErrorRule(_message.Message):
     def __init__(self, code: _Optional[_Union[_code_pb2.Code, str]] = ..., http: _Optional[int] = ..., json: _Optional[str] = ...) -> None: ...
 
 class Rule(_message.Message):
-    __slots__ = ("anyone", "signed_in", "permission", "target", "audit", "quota", "rate_limit", "live", "tenant_field")
+    __slots__ = ("anyone", "signed_in", "permission", "target", "audit", "quota", "rate_limit", "live", "tenant_field", "action", "wider_permission")
     ANYONE_FIELD_NUMBER: _ClassVar[int]
     SIGNED_IN_FIELD_NUMBER: _ClassVar[int]
     PERMISSION_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,8 @@ class Rule(_message.Message):
     RATE_LIMIT_FIELD_NUMBER: _ClassVar[int]
     LIVE_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    WIDER_PERMISSION_FIELD_NUMBER: _ClassVar[int]
     anyone: bool
     signed_in: bool
     permission: str
@@ -48,7 +50,9 @@ class Rule(_message.Message):
     rate_limit: RateLimit
     live: bool
     tenant_field: str
-    def __init__(self, anyone: _Optional[bool] = ..., signed_in: _Optional[bool] = ..., permission: _Optional[str] = ..., target: _Optional[str] = ..., audit: _Optional[str] = ..., quota: _Optional[_Iterable[str]] = ..., rate_limit: _Optional[_Union[RateLimit, _Mapping]] = ..., live: _Optional[bool] = ..., tenant_field: _Optional[str] = ...) -> None: ...
+    action: str
+    wider_permission: str
+    def __init__(self, anyone: _Optional[bool] = ..., signed_in: _Optional[bool] = ..., permission: _Optional[str] = ..., target: _Optional[str] = ..., audit: _Optional[str] = ..., quota: _Optional[_Iterable[str]] = ..., rate_limit: _Optional[_Union[RateLimit, _Mapping]] = ..., live: _Optional[bool] = ..., tenant_field: _Optional[str] = ..., action: _Optional[str] = ..., wider_permission: _Optional[str] = ...) -> None: ...
 
 class RateLimit(_message.Message):
     __slots__ = ("per_minute", "key", "bucket")

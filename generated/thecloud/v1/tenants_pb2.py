@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from thecloud.v1 import options_pb2 as thecloud_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19thecloud/v1/tenants.proto\x12\x0bthecloud.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19thecloud/v1/options.proto\"\xba\x01\n\x06Tenant\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x16\n\x08owner_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\x82\x01\n\x0cTenantMember\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x1f\n\x04role\x18\x03 \x01(\x0e\x32\x11.thecloud.v1.Role\x12-\n\tjoined_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x12ListTenantsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"T\n\x13ListTenantsResponse\x12$\n\x07tenants\x18\x01 \x03(\x0b\x32\x13.thecloud.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\x13\x43reateTenantRequest\x12-\n\x04name\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\xff\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$\x12,\n\x04slug\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x10\x01\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\"+\n\x13SwitchTenantRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xfa\x01\n\x16\x41\x64\x64TenantMemberRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1c\n\x07user_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1c\n\x05\x65mail\x18\x03 \x01(\tB\r\xbaH\nr\x05\x18\xff\x01`\x01\xd8\x01\x01\x12+\n\x04role\x18\x04 \x01(\x0e\x32\x11.thecloud.v1.RoleB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00:a\xbaH^\x1a\\\n\x10user_id_or_email\x12\x1cgive either user_id or email\x1a*(this.user_id != \'\') != (this.email != \'\')*\xaf\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x19\n\nROLE_OWNER\x10\x01\x1a\t\xba\xd4\x18\x05owner\x12\x19\n\nROLE_ADMIN\x10\x02\x1a\t\xba\xd4\x18\x05\x61\x64min\x12!\n\x0eROLE_DEVELOPER\x10\x03\x1a\r\xba\xd4\x18\tdeveloper\x12\x1b\n\x0bROLE_MEMBER\x10\x04\x1a\n\xba\xd4\x18\x06member\x12\x1b\n\x0bROLE_VIEWER\x10\x05\x1a\n\xba\xd4\x18\x06viewer2\xf0\x04\n\rTenantService\x12{\n\x0bListTenants\x12\x1f.thecloud.v1.ListTenantsRequest\x1a .thecloud.v1.ListTenantsResponse\")\xaa\xd4\x18\x0c\x10\x01\"\x08tenant/*\x82\xd3\xe4\x93\x02\x13\x12\x08/tenantsb\x07tenants\x12\x83\x01\n\x0c\x43reateTenant\x12 .thecloud.v1.CreateTenantRequest\x1a\x13.thecloud.v1.Tenant\"<\xaa\xd4\x18\x1e\x10\x01\"\x0btenant/{id}*\rTENANT_CREATE\xb2\xd4\x18\x03\x08\xc9\x01\x82\xd3\xe4\x93\x02\r\"\x08/tenants:\x01*\x12\x9a\x01\n\x0cSwitchTenant\x12 .thecloud.v1.SwitchTenantRequest\x1a\x13.thecloud.v1.Tenant\"S\xaa\xd4\x18\x1e\x10\x01\"\x0btenant/{id}*\rTENANT_SWITCH\xb2\xd4\x18\x11\x12\x0ftenant switched\x82\xd3\xe4\x93\x02\x16\"\x14/tenants/{id}/switch\x12\xbe\x01\n\x0f\x41\x64\x64TenantMember\x12#.thecloud.v1.AddTenantMemberRequest\x1a\x19.thecloud.v1.TenantMember\"k\xaa\xd4\x18\x33\x1a\rtenant:update\"\x0btenant/{id}*\x11TENANT_MEMBER_ADDJ\x02id\xb2\xd4\x18\x10\x1a\x0emember invited\x82\xd3\xe4\x93\x02\x1a\"\x15/tenants/{id}/members:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19thecloud/v1/tenants.proto\x12\x0bthecloud.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19thecloud/v1/options.proto\"\x84\x02\n\x06Tenant\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x16\n\x08owner_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12+\n\x18\x65stimated_price_per_hour\x18\x07 \x01(\x01\x42\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x42\x1b\n\x19_estimated_price_per_hour\"\x82\x01\n\x0cTenantMember\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x1f\n\x04role\x18\x03 \x01(\x0e\x32\x11.thecloud.v1.Role\x12-\n\tjoined_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x12ListTenantsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"T\n\x13ListTenantsResponse\x12$\n\x07tenants\x18\x01 \x03(\x0b\x32\x13.thecloud.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x89\x01\n\x13\x43reateTenantRequest\x12-\n\x04name\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\xff\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$\x12,\n\x04slug\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x10\x01\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"+\n\x13SwitchTenantRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xfa\x01\n\x16\x41\x64\x64TenantMemberRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1c\n\x07user_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1c\n\x05\x65mail\x18\x03 \x01(\tB\r\xbaH\nr\x05\x18\xff\x01`\x01\xd8\x01\x01\x12+\n\x04role\x18\x04 \x01(\x0e\x32\x11.thecloud.v1.RoleB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00:a\xbaH^\x1a\\\n\x10user_id_or_email\x12\x1cgive either user_id or email\x1a*(this.user_id != \'\') != (this.email != \'\')\"j\n\x18ListTenantMembersRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"`\n\x19ListTenantMembersResponse\x12*\n\x07members\x18\x01 \x03(\x0b\x32\x19.thecloud.v1.TenantMember\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"y\n\x19UpdateTenantMemberRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12+\n\x04role\x18\x03 \x01(\x0e\x32\x11.thecloud.v1.RoleB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\"L\n\x19RemoveTenantMemberRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01*\xaf\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x19\n\nROLE_OWNER\x10\x01\x1a\t\xba\xd4\x18\x05owner\x12\x19\n\nROLE_ADMIN\x10\x02\x1a\t\xba\xd4\x18\x05\x61\x64min\x12!\n\x0eROLE_DEVELOPER\x10\x03\x1a\r\xba\xd4\x18\tdeveloper\x12\x1b\n\x0bROLE_MEMBER\x10\x04\x1a\n\xba\xd4\x18\x06member\x12\x1b\n\x0bROLE_VIEWER\x10\x05\x1a\n\xba\xd4\x18\x06viewer2\xe1\t\n\rTenantService\x12\x88\x01\n\x0bListTenants\x12\x1f.thecloud.v1.ListTenantsRequest\x1a .thecloud.v1.ListTenantsResponse\"6\xaa\xd4\x18\x19\x10\x01\"\x08tenant/*R\x0btenant:read\x82\xd3\xe4\x93\x02\x13\x12\x08/tenantsb\x07tenants\x12\x92\x01\n\x0c\x43reateTenant\x12 .thecloud.v1.CreateTenantRequest\x1a\x13.thecloud.v1.Tenant\"K\xaa\xd4\x18-\x10\x01\"\x0btenant/{id}*\rTENANT_CREATER\rtenant:create\xb2\xd4\x18\x03\x08\xc9\x01\x82\xd3\xe4\x93\x02\r\"\x08/tenants:\x01*\x12\xa9\x01\n\x0cSwitchTenant\x12 .thecloud.v1.SwitchTenantRequest\x1a\x13.thecloud.v1.Tenant\"b\xaa\xd4\x18-\x10\x01\"\x0btenant/{id}*\rTENANT_SWITCHR\rtenant:switch\xb2\xd4\x18\x11\x12\x0ftenant switched\x82\xd3\xe4\x93\x02\x16\"\x14/tenants/{id}/switch\x12\xbe\x01\n\x0f\x41\x64\x64TenantMember\x12#.thecloud.v1.AddTenantMemberRequest\x1a\x19.thecloud.v1.TenantMember\"k\xaa\xd4\x18\x33\x1a\rtenant:update\"\x0btenant/{id}*\x11TENANT_MEMBER_ADDJ\x02id\xb2\xd4\x18\x10\x1a\x0emember invited\x82\xd3\xe4\x93\x02\x1a\"\x15/tenants/{id}/members:\x01*\x12\xb0\x01\n\x11ListTenantMembers\x12%.thecloud.v1.ListTenantMembersRequest\x1a&.thecloud.v1.ListTenantMembersResponse\"L\xaa\xd4\x18\"\x1a\x0btenant:read\"\x0ftenant_member/*J\x02id\x82\xd3\xe4\x93\x02 \x12\x15/tenants/{id}/membersb\x07members\x12\xc9\x01\n\x12UpdateTenantMember\x12&.thecloud.v1.UpdateTenantMemberRequest\x1a\x19.thecloud.v1.TenantMember\"p\xaa\xd4\x18\x42\x1a\rtenant:update\"\x17tenant_member/{user_id}*\x14TENANT_MEMBER_UPDATEJ\x02id\x82\xd3\xe4\x93\x02$\x1a\x1f/tenants/{id}/members/{user_id}:\x01*\x12\xc3\x01\n\x12RemoveTenantMember\x12&.thecloud.v1.RemoveTenantMemberRequest\x1a\x16.google.protobuf.Empty\"m\xaa\xd4\x18\x42\x1a\rtenant:update\"\x17tenant_member/{user_id}*\x14TENANT_MEMBER_REMOVEJ\x02id\x82\xd3\xe4\x93\x02!*\x1f/tenants/{id}/members/{user_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,6 +55,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENANT'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
   _globals['_TENANT'].fields_by_name['updated_at']._loaded_options = None
   _globals['_TENANT'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
+  _globals['_TENANT'].fields_by_name['estimated_price_per_hour']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['estimated_price_per_hour']._serialized_options = b'\342A\001\003'
   _globals['_LISTTENANTSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTTENANTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTTENANTSREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -74,30 +77,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADDTENANTMEMBERREQUEST'].fields_by_name['role']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_ADDTENANTMEMBERREQUEST']._loaded_options = None
   _globals['_ADDTENANTMEMBERREQUEST']._serialized_options = b'\272H^\032\\\n\020user_id_or_email\022\034give either user_id or email\032*(this.user_id != \'\') != (this.email != \'\')'
+  _globals['_LISTTENANTMEMBERSREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_LISTTENANTMEMBERSREQUEST'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_LISTTENANTMEMBERSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTTENANTMEMBERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTTENANTMEMBERSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTTENANTMEMBERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_UPDATETENANTMEMBERREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_UPDATETENANTMEMBERREQUEST'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_UPDATETENANTMEMBERREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_UPDATETENANTMEMBERREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_UPDATETENANTMEMBERREQUEST'].fields_by_name['role']._loaded_options = None
+  _globals['_UPDATETENANTMEMBERREQUEST'].fields_by_name['role']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_REMOVETENANTMEMBERREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_REMOVETENANTMEMBERREQUEST'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_REMOVETENANTMEMBERREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_REMOVETENANTMEMBERREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_TENANTSERVICE'].methods_by_name['ListTenants']._loaded_options = None
-  _globals['_TENANTSERVICE'].methods_by_name['ListTenants']._serialized_options = b'\252\324\030\014\020\001\"\010tenant/*\202\323\344\223\002\023\022\010/tenantsb\007tenants'
+  _globals['_TENANTSERVICE'].methods_by_name['ListTenants']._serialized_options = b'\252\324\030\031\020\001\"\010tenant/*R\013tenant:read\202\323\344\223\002\023\022\010/tenantsb\007tenants'
   _globals['_TENANTSERVICE'].methods_by_name['CreateTenant']._loaded_options = None
-  _globals['_TENANTSERVICE'].methods_by_name['CreateTenant']._serialized_options = b'\252\324\030\036\020\001\"\013tenant/{id}*\rTENANT_CREATE\262\324\030\003\010\311\001\202\323\344\223\002\r\"\010/tenants:\001*'
+  _globals['_TENANTSERVICE'].methods_by_name['CreateTenant']._serialized_options = b'\252\324\030-\020\001\"\013tenant/{id}*\rTENANT_CREATER\rtenant:create\262\324\030\003\010\311\001\202\323\344\223\002\r\"\010/tenants:\001*'
   _globals['_TENANTSERVICE'].methods_by_name['SwitchTenant']._loaded_options = None
-  _globals['_TENANTSERVICE'].methods_by_name['SwitchTenant']._serialized_options = b'\252\324\030\036\020\001\"\013tenant/{id}*\rTENANT_SWITCH\262\324\030\021\022\017tenant switched\202\323\344\223\002\026\"\024/tenants/{id}/switch'
+  _globals['_TENANTSERVICE'].methods_by_name['SwitchTenant']._serialized_options = b'\252\324\030-\020\001\"\013tenant/{id}*\rTENANT_SWITCHR\rtenant:switch\262\324\030\021\022\017tenant switched\202\323\344\223\002\026\"\024/tenants/{id}/switch'
   _globals['_TENANTSERVICE'].methods_by_name['AddTenantMember']._loaded_options = None
   _globals['_TENANTSERVICE'].methods_by_name['AddTenantMember']._serialized_options = b'\252\324\0303\032\rtenant:update\"\013tenant/{id}*\021TENANT_MEMBER_ADDJ\002id\262\324\030\020\032\016member invited\202\323\344\223\002\032\"\025/tenants/{id}/members:\001*'
-  _globals['_ROLE']._serialized_start=1097
-  _globals['_ROLE']._serialized_end=1272
-  _globals['_TENANT']._serialized_start=195
-  _globals['_TENANT']._serialized_end=381
-  _globals['_TENANTMEMBER']._serialized_start=384
-  _globals['_TENANTMEMBER']._serialized_end=514
-  _globals['_LISTTENANTSREQUEST']._serialized_start=516
-  _globals['_LISTTENANTSREQUEST']._serialized_end=594
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=596
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=680
-  _globals['_CREATETENANTREQUEST']._serialized_start=682
-  _globals['_CREATETENANTREQUEST']._serialized_end=796
-  _globals['_SWITCHTENANTREQUEST']._serialized_start=798
-  _globals['_SWITCHTENANTREQUEST']._serialized_end=841
-  _globals['_ADDTENANTMEMBERREQUEST']._serialized_start=844
-  _globals['_ADDTENANTMEMBERREQUEST']._serialized_end=1094
-  _globals['_TENANTSERVICE']._serialized_start=1275
-  _globals['_TENANTSERVICE']._serialized_end=1899
+  _globals['_TENANTSERVICE'].methods_by_name['ListTenantMembers']._loaded_options = None
+  _globals['_TENANTSERVICE'].methods_by_name['ListTenantMembers']._serialized_options = b'\252\324\030\"\032\013tenant:read\"\017tenant_member/*J\002id\202\323\344\223\002 \022\025/tenants/{id}/membersb\007members'
+  _globals['_TENANTSERVICE'].methods_by_name['UpdateTenantMember']._loaded_options = None
+  _globals['_TENANTSERVICE'].methods_by_name['UpdateTenantMember']._serialized_options = b'\252\324\030B\032\rtenant:update\"\027tenant_member/{user_id}*\024TENANT_MEMBER_UPDATEJ\002id\202\323\344\223\002$\032\037/tenants/{id}/members/{user_id}:\001*'
+  _globals['_TENANTSERVICE'].methods_by_name['RemoveTenantMember']._loaded_options = None
+  _globals['_TENANTSERVICE'].methods_by_name['RemoveTenantMember']._serialized_options = b'\252\324\030B\032\rtenant:update\"\027tenant_member/{user_id}*\024TENANT_MEMBER_REMOVEJ\002id\202\323\344\223\002!*\037/tenants/{id}/members/{user_id}'
+  _globals['_ROLE']._serialized_start=1631
+  _globals['_ROLE']._serialized_end=1806
+  _globals['_TENANT']._serialized_start=224
+  _globals['_TENANT']._serialized_end=484
+  _globals['_TENANTMEMBER']._serialized_start=487
+  _globals['_TENANTMEMBER']._serialized_end=617
+  _globals['_LISTTENANTSREQUEST']._serialized_start=619
+  _globals['_LISTTENANTSREQUEST']._serialized_end=697
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=699
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=783
+  _globals['_CREATETENANTREQUEST']._serialized_start=786
+  _globals['_CREATETENANTREQUEST']._serialized_end=923
+  _globals['_SWITCHTENANTREQUEST']._serialized_start=925
+  _globals['_SWITCHTENANTREQUEST']._serialized_end=968
+  _globals['_ADDTENANTMEMBERREQUEST']._serialized_start=971
+  _globals['_ADDTENANTMEMBERREQUEST']._serialized_end=1221
+  _globals['_LISTTENANTMEMBERSREQUEST']._serialized_start=1223
+  _globals['_LISTTENANTMEMBERSREQUEST']._serialized_end=1329
+  _globals['_LISTTENANTMEMBERSRESPONSE']._serialized_start=1331
+  _globals['_LISTTENANTMEMBERSRESPONSE']._serialized_end=1427
+  _globals['_UPDATETENANTMEMBERREQUEST']._serialized_start=1429
+  _globals['_UPDATETENANTMEMBERREQUEST']._serialized_end=1550
+  _globals['_REMOVETENANTMEMBERREQUEST']._serialized_start=1552
+  _globals['_REMOVETENANTMEMBERREQUEST']._serialized_end=1628
+  _globals['_TENANTSERVICE']._serialized_start=1809
+  _globals['_TENANTSERVICE']._serialized_end=3058
 # @@protoc_insertion_point(module_scope)

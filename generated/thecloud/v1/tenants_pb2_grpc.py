@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from thecloud.v1 import tenants_pb2 as thecloud_dot_v1_dot_tenants__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -56,6 +57,21 @@ class TenantServiceStub:
                 request_serializer=thecloud_dot_v1_dot_tenants__pb2.AddTenantMemberRequest.SerializeToString,
                 response_deserializer=thecloud_dot_v1_dot_tenants__pb2.TenantMember.FromString,
                 _registered_method=True)
+        self.ListTenantMembers = channel.unary_unary(
+                '/thecloud.v1.TenantService/ListTenantMembers',
+                request_serializer=thecloud_dot_v1_dot_tenants__pb2.ListTenantMembersRequest.SerializeToString,
+                response_deserializer=thecloud_dot_v1_dot_tenants__pb2.ListTenantMembersResponse.FromString,
+                _registered_method=True)
+        self.UpdateTenantMember = channel.unary_unary(
+                '/thecloud.v1.TenantService/UpdateTenantMember',
+                request_serializer=thecloud_dot_v1_dot_tenants__pb2.UpdateTenantMemberRequest.SerializeToString,
+                response_deserializer=thecloud_dot_v1_dot_tenants__pb2.TenantMember.FromString,
+                _registered_method=True)
+        self.RemoveTenantMember = channel.unary_unary(
+                '/thecloud.v1.TenantService/RemoveTenantMember',
+                request_serializer=thecloud_dot_v1_dot_tenants__pb2.RemoveTenantMemberRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class TenantServiceServicer:
@@ -92,6 +108,29 @@ class TenantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTenantMembers(self, request, context):
+        """Lists the tenant's members, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTenantMember(self, request, context):
+        """Gives a member another role. Only an owner or an admin may make or unmake owners and admins,
+        and one owner must stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveTenantMember(self, request, context):
+        """Ends a membership, and the attachment of the tenant's policies to the member. Within a second
+        their keys open nothing here. One owner must stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TenantServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -114,6 +153,21 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.AddTenantMember,
                     request_deserializer=thecloud_dot_v1_dot_tenants__pb2.AddTenantMemberRequest.FromString,
                     response_serializer=thecloud_dot_v1_dot_tenants__pb2.TenantMember.SerializeToString,
+            ),
+            'ListTenantMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTenantMembers,
+                    request_deserializer=thecloud_dot_v1_dot_tenants__pb2.ListTenantMembersRequest.FromString,
+                    response_serializer=thecloud_dot_v1_dot_tenants__pb2.ListTenantMembersResponse.SerializeToString,
+            ),
+            'UpdateTenantMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTenantMember,
+                    request_deserializer=thecloud_dot_v1_dot_tenants__pb2.UpdateTenantMemberRequest.FromString,
+                    response_serializer=thecloud_dot_v1_dot_tenants__pb2.TenantMember.SerializeToString,
+            ),
+            'RemoveTenantMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveTenantMember,
+                    request_deserializer=thecloud_dot_v1_dot_tenants__pb2.RemoveTenantMemberRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -226,6 +280,87 @@ class TenantService:
             '/thecloud.v1.TenantService/AddTenantMember',
             thecloud_dot_v1_dot_tenants__pb2.AddTenantMemberRequest.SerializeToString,
             thecloud_dot_v1_dot_tenants__pb2.TenantMember.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTenantMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thecloud.v1.TenantService/ListTenantMembers',
+            thecloud_dot_v1_dot_tenants__pb2.ListTenantMembersRequest.SerializeToString,
+            thecloud_dot_v1_dot_tenants__pb2.ListTenantMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTenantMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thecloud.v1.TenantService/UpdateTenantMember',
+            thecloud_dot_v1_dot_tenants__pb2.UpdateTenantMemberRequest.SerializeToString,
+            thecloud_dot_v1_dot_tenants__pb2.TenantMember.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveTenantMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thecloud.v1.TenantService/RemoveTenantMember',
+            thecloud_dot_v1_dot_tenants__pb2.RemoveTenantMemberRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

@@ -93,15 +93,13 @@ def keep_entries() -> None:
              "status", "reason", "ip_address", "user_agent", "request_id", "details")  # fmt: skip
     columns: list[sa.ColumnClause[object]] = [sa.column(name) for name in (*names, "sequence", "hash")]
     table = sa.table("audit_log", *columns)
-    to_text = "to_char(at at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US') || '+00:00'"
-    old = op.get_bind().execute(
-        sa.text(f"""
-        select at, {to_text} as moment, coalesce(tenant_id, '{NOBODY}') as tenant_id, user_id, key_id, actor, action,
+    old = op.get_bind().execute(sa.text("""
+        select at, to_char(at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US') || '+00:00' as moment,
+               coalesce(tenant_id, '00000000-0000-0000-0000-000000000000') as tenant_id, user_id, key_id, actor, action,
                split_part(target, '/', 1) as resource_type, substr(target, strpos(target, '/') + 1) as resource_id,
                outcome as status, reason, address as ip_address, user_agent, request_id
           from old_audit_log order by id
-    """)
-    )  # noqa: S608 - constants
+    """))  # fmt: skip
     for each in old.mappings().all():
         values = {"id": uuid4(), "created_at": each["moment"], "details": "{}",
                   **{name: each[name] for name in names if name not in ("id", "created_at", "details")}}  # fmt: skip
