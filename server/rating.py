@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from server.app import App
 
 BATCH = 1000  # changes read in one go
+DEAREST = 1_000_000  # dollars an hour
 CATEGORIES = ("compute", "storage", "database")  # that a bill always shows
 BILLED = ("kind", "resource_id", "user_id", "type", "quantity", "category", "unit")  # usage ends when one changes
 SECOND = timedelta(seconds=1)
@@ -376,8 +377,8 @@ async def set_price(tx: Tx, kind: str, type: str, price: Decimal, since: datetim
     Raises INVALID_ARGUMENT for a moment that has passed, since bills of the past do not change, and
     for a type that the book does not have.
     """
-    if not (price.is_finite() and price >= 0):
-        raise invalid("price", f"a price is a number of dollars, 0 or more; {price} is none")
+    if not (price.is_finite() and 0 <= price <= DEAREST):
+        raise invalid("price", f"a price is a number of dollars from 0 to {DEAREST}; {price} is none")
     types = sorted({f"{each['kind']} {each['type']}" for each in await prices(tx)})
     if f"{kind} {type}" not in types:
         raise invalid("type", f"there is no {kind} {type} in the price book; there are {', '.join(types)}")
