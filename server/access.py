@@ -82,10 +82,14 @@ class Resource:
 
     def names(self) -> "Names":
         """All that patterns may call it."""
-        kind, dashed = f"{self.kind}:", f"{self.kind.replace('_', '-')}/"
-        prefixes = (kind, f"arn:{dashed}", f"arn:{self.tenant}:{dashed}")
-        plain = tuple(filter(None, (self.id, self.name)))
-        return Names(plain, tuple([prefix + each for each in plain or ("*",) for prefix in prefixes]))
+        id, name, kind, dashed = self.id, self.name, f"{self.kind}:", f"{self.kind.replace('_', '-')}/"
+        arn, own_arn = f"arn:{dashed}", f"arn:{self.tenant}:{dashed}"
+        if id and name:
+            full = (kind + id, kind + name, arn + id, arn + name, own_arn + id, own_arn + name)
+            return Names((id, name), full)
+        one = id or name
+        each = one or "*"
+        return Names((one,) if one else (), (kind + each, arn + each, own_arn + each))
 
 
 class Names(NamedTuple):

@@ -105,7 +105,7 @@ def reference(
             statement["effect"] == effect
             and any(means(action, permission) for action in statement["action"])
             and any(about(pattern, resource) for pattern in statement["resource"])
-            and holds(statement.get("condition", {}), context)
+            and holds(statement.get("condition") or {}, context)
             for statement in statements
         )
 
@@ -218,7 +218,7 @@ wild = st.fixed_dictionaries(
     {"effect": st.sampled_from(["Allow", "Deny"]), "action": st.lists(st.text(max_size=8) | actions, max_size=2),
      "resource": st.lists(st.text(max_size=8) | resources | st.sampled_from(["arn:", "arn:thecloud"]), max_size=2)},
     optional={"condition": json_values | st.dictionaries(
-        st.sampled_from([*OPERATORS, "x"]), st.dictionaries(st.sampled_from([*CONTEXT, "x"]), json_values, max_size=2))},
+        st.sampled_from([*OPERATORS, "x"]), st.dictionaries(st.sampled_from([*CONTEXT, "x"]), json_values))},
 )  # fmt: skip
 
 
