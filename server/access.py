@@ -313,6 +313,7 @@ class _Gathered(NamedTuple):
     allow: _Source
     narrow: _Source | None  # what the key's own policy allows, if it has one
     anything: bool  # no particular resource is named
+    always: bool  # whatever the resource and the context are, the answer is yes
 
 
 class Access:
@@ -324,9 +325,7 @@ class Access:
 
     def may(self, permission: str, resource: Resource, context: Context, *, default: bool = False) -> bool:
         """Whether the caller may do this to the resource. `context` is called only when a condition asks."""
-        deny, allow, narrow, _ = self._gathered.get(permission) or self._gather(permission)
-        if (default or allow.everything) and narrow is None and not deny.statements:
-            return True
+        deny, allow, narrow, *_ = self._gathered.get(permission) or self._gather(permission)
         names = resource.names()
         return (
             not deny.match(names, context)
@@ -334,20 +333,24 @@ class Access:
             and (narrow is None or narrow.match(names, context))
         )
 
+    def always(self, permission: str) -> bool:
+        """Whether the caller may, whatever the resource and the circumstances are."""
+        return (self._gathered.get(permission) or self._gather(permission)).always
+
     def names_resources(self, permission: str) -> bool:
         """Whether a decision on this permission needs to know which resource it is: its id and its name."""
         return not (self._gathered.get(permission) or self._gather(permission)).anything
 
     def may_list(self, permission: str, kind: str, context: Context, *, default: bool = False) -> bool:
         """Whether a list of this kind could show anything. What it shows is decided for each item."""
-        deny, allow, narrow, _ = self._gathered.get(permission) or self._gather(permission)
+        deny, allow, narrow, *_ = self._gathered.get(permission) or self._gather(permission)
         if deny.match(Resource(kind, tenant=self.tenant).names(), context):
             return False
         return (default or allow.could(context)) and (narrow is None or narrow.could(context))
 
     def explain(self, permission: str, resource: Resource, context: Context, *, default: bool = False) -> Decision:
         """The decision of `may`, and what decided."""
-        deny, allow, narrow, _ = self._gathered.get(permission) or self._gather(permission)
+        deny, allow, narrow, *_ = self._gathered.get(permission) or self._gather(permission)
         names = resource.names()
         what = f"{permission} on {resource.kind}:{resource.name or resource.id or '*'}"
         if denying := deny.matched(names, context):
@@ -375,7 +378,8 @@ class Access:
         allow, narrow = those("Allow", *self._policies), those("Allow", own) if own else None
         sources = [deny, allow, *([narrow] if narrow else [])]
         anything = all(each.patterns.everything for source in sources for each in source.statements)
-        gathered = self._gathered[permission] = _Gathered(deny, allow, narrow, anything)
+        always = not deny.statements and all(source.everything for source in sources[1:])
+        gathered = self._gathered[permission] = _Gathered(deny, allow, narrow, anything, always)
         return gathered
 
 

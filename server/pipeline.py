@@ -138,10 +138,10 @@ class Call:
         permission = registry.read_permissions().get(kind)
         return permission is not None and self.may(permission, kind, id, name)
 
-    def details(self) -> dict[str, Any]:
+    def details(self, request: Message) -> dict[str, Any]:
         """What the audit log keeps of how this was decided."""
-        said: dict[str, Any] = {"permission": self.method.permission, "name": self.resources[0].name
-                                if self.resources else ""}  # fmt: skip
+        [meant, *_] = self.resources or [self.method.resource(request, self.tenant)]
+        said: dict[str, Any] = {"permission": self.method.permission, "name": meant.name}
         if self.decision:
             said |= {"decision": self.decision.reason, "statements": [
                 {"policy_id": each.policy_id, "policy_name": each.policy_name, "sid": str(each.sid),
@@ -278,6 +278,8 @@ class Pipeline:
         if call.tenant is None and not method.open:
             raise invalid("X-Tenant-ID", "you have no tenant: name one, or make one with POST /tenants")
         mine, permission = call.access, method.permission
+        if mine.always(permission):
+            return
         call.resources = [method.resource(request, call.tenant)]
         if call.tenant and mine.names_resources(permission):
             async with self.app.db.reading() as tx:
@@ -307,7 +309,7 @@ class Pipeline:
     def _show_allowed(self, call: Call, response: Any) -> None:
         """Leave out of a list what the caller may not see by itself."""
         method, mine = call.method, call.access
-        if not mine.names_resources(method.permission):
+        if mine.always(method.permission):
             return
         items = getattr(response, method.listed or "")
         for index in reversed(range(len(items))):
@@ -385,7 +387,7 @@ class Pipeline:
             call.headers["idempotency-replayed"] = "true"
             return before
         response = await self._act(call, request)
-        audit.record(call.tx, call, "success", method.target(request, response), **call.details())
+        audit.record(call.tx, call, "success", method.target(request, response), **call.details(request))
         if key:
             await idempotency.keep(call, key, response)
         return response
@@ -404,7 +406,7 @@ class Pipeline:
             with suppress(*db.LOST):
                 async with asyncio.timeout(5), self.app.db.transaction(call.principal.email, call.request_id) as tx:
                     audit.record(tx, call, "failure", call.method.target(request), error.reason,
-                                 message=error.message, **call.details())  # fmt: skip
+                                 message=error.message, **call.details(request))  # fmt: skip
         return error
 
     def _observe(self, call: Call, outcome: str, seconds: float) -> None:

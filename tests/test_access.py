@@ -162,6 +162,7 @@ def test_it_decides_as_the_reference_does(
     expected = reference(found, key, permission, resource, context, default)
     mine = compiled(found, key, resource.tenant)
     assert mine.may(permission, resource, lambda: context, default=default) == expected
+    assert expected or not mine.always(permission)
     decision = mine.explain(permission, resource, lambda: context, default=default)
     assert decision.allowed == expected
     assert decision.reason
