@@ -162,7 +162,7 @@ class Shim:
             message: Any = (
                 self._parse(endpoint, await self._body(scope, receive)) if endpoint.body else endpoint.request()
             )
-            if endpoint.query_fields and scope["query_string"]:
+            if scope["query_string"]:
                 for name, text in parse_qsl(scope["query_string"].decode("latin-1"), True, max_num_fields=200):
                     if field := endpoint.query_fields.get(name):
                         value = decoding.scalar(field, text)
@@ -170,6 +170,8 @@ class Shim:
                             getattr(message, name).append(value)
                         elif field is not endpoint.dry or value:  # a dry run asked for anywhere is one
                             setattr(message, field.name, value)
+                    elif name == "dry_run":  # which must not be taken for granted
+                        raise invalid(name, "this has no dry run, and would be done: leave dry_run out")
             for field, text in zip(endpoint.path_fields, values, strict=True):
                 setattr(message, field.name, decoding.scalar(field, text))
             if endpoint.resumes and not message.resume_token:

@@ -37,14 +37,14 @@ MESSAGES = {
     "Tick": ("int32 number", "string note"),
     "EditRequest": ("string id", "string name", "bool validate_only", "google.protobuf.FieldMask update_mask"),
 }
-SIGNED_IN = options_pb2.Rule(signed_in=True, live=True, target="topic/*")
+SIGNED_IN = options_pb2.Rule(signed_in=True, action="instance:read", live=True, target="topic/*")
 READER = options_pb2.Rule(permission="instance:read", live=True, target="topic/*")
 WRITER = options_pb2.Rule(permission="instance:update", live=True, target="topic/*")
 ANYONE = options_pb2.Rule(anyone=True, live=True, target="topic/*")
 Http, Rest = http_pb2.HttpRule, options_pb2.Rest
 METHODS = {
-    "Watch": ("WatchRequest", "WatchResponse", READER, Http(get="/watch"), Rest()),
-    "WatchAsWriter": ("WatchRequest", "WatchResponse", WRITER, Http(get="/watch/{topic}/writer"), Rest()),
+    "Watch": ("WatchRequest", "WatchResponse", READER, Http(get="/follow"), Rest()),
+    "WatchAsWriter": ("WatchRequest", "WatchResponse", WRITER, Http(get="/follow/{topic}/writer"), Rest()),
     "Search": ("WatchRequest", "WatchResponse", SIGNED_IN, Http(post="/search", body="*"), Rest()),
     "Count": ("WatchRequest", "Tick", ANYONE, Http(get="/count"), Rest()),
     "Download": ("WatchRequest", RAW, READER, Http(get="/download/{topic}"), Rest()),

@@ -52,3 +52,18 @@ async def test_without_one_all_is_as_ever(service: DryRun) -> None:
         assert (await api.delete(f"/topics/a{query}")).status_code == 204
     assert not any(request.validate_only for request in performed.requests)
     assert (await api.delete("/topics/a?dry_run=perhaps")).status_code == 400
+
+
+async def test_what_has_no_dry_run_is_not_done_in_place_of_one(ada: Person) -> None:
+    made = await ada.launch()
+    for value in ("true", "false", ""):
+        reply = await ada.rest.delete(f"/instances/{made['id']}?dry_run={value}")
+        assert (reply.status_code, reply.json()["error"]["fields"][0]["field"]) == (400, "dry_run")
+    assert (await ada.instance(made["id"]))["status"] == "STARTING"
+
+
+async def test_a_launch_is_tried_out_with_its_price(ada: Person) -> None:
+    reply = await ada.rest.post("/instances?dry_run=true", json={"name": "a", "image": "nginx"})
+    assert (reply.status_code, reply.json()["name"]) == (200, "a")
+    assert "estimated_price_per_hour" in reply.json()
+    assert (await ada.rest.get("/instances")).json() == []

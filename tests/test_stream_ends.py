@@ -49,7 +49,7 @@ def named(data: bytes) -> Any:
 
 
 @asynccontextmanager
-async def events(server: Server, person: Person, path: str = "/watch") -> AsyncIterator[AsyncIterator[str]]:
+async def events(server: Server, person: Person, path: str = "/follow") -> AsyncIterator[AsyncIterator[str]]:
     """The lines of an event stream."""
     async with (
         httpx.AsyncClient(base_url=f"http://{server.http}", headers={"x-api-key": person.key}) as client,
@@ -80,7 +80,7 @@ async def asked(server: Server, person: Person, path: str) -> socket.socket:
     return connection
 
 
-@pytest.mark.parametrize(("path", "make"), [("/watch", named), ("/download/a", lambda data: HttpBody(data=data))])
+@pytest.mark.parametrize(("path", "make"), [("/follow", named), ("/download/a", lambda data: HttpBody(data=data))])
 async def test_who_does_not_read_loses_the_stream_over_http(cloud: Cloud, ada: Person, path: str, make: Any) -> None:
     """And its connection, which would keep the server from stopping."""
     sent: list[int] = []
@@ -228,7 +228,7 @@ async def test_a_stream_ends_with_its_key(server: Server, ada: Person, flows: bo
 async def test_a_stream_ends_with_the_permission(cloud: Cloud, server: Server, ada: Person) -> None:
     eve = await cloud.person("eve", tenant_id=ada.tenant_id, role="member")
     server.service.script = script(change(1), forever())
-    async with events(server, eve, "/watch/a/writer") as writes, events(server, eve) as reads:
+    async with events(server, eve, "/follow/a/writer") as writes, events(server, eve) as reads:
         await event(writes)
         await event(reads)
         await change_membership(cloud, eve, "update members set role = 'viewer'")

@@ -78,7 +78,7 @@ async def test_each_message_is_an_event_with_the_documented_json(server: Server,
     server.service.script = script(
         change(2**40, name="a\nb", token="t1"), WatchResponse(bookmark=Bookmark()), WatchResponse(resume_token="t3")
     )
-    for path in ("/watch", "/api/v1/watch"):
+    for path in ("/follow", "/api/v1/follow"):
         reply = await api.get(path, headers={"x-request-id": "abc"})
         assert reply.status_code == 200
         assert parsed(reply.text) == [
@@ -100,14 +100,14 @@ async def test_a_message_without_a_oneof_is_an_event_without_a_name(server: Serv
 
 async def test_a_stream_without_messages_is_empty(server: Server, api: httpx.AsyncClient) -> None:
     server.service.script = script()
-    for path, kind in (("/watch", "text/event-stream"), ("/download/a", "application/octet-stream")):
+    for path, kind in (("/follow", "text/event-stream"), ("/download/a", "application/octet-stream")):
         reply = await api.get(path)
         assert (reply.status_code, reply.content, reply.headers["content-type"]) == (200, b"", kind)
 
 
 async def test_an_error_before_the_first_message_is_an_ordinary_one(server: Server, api: httpx.AsyncClient) -> None:
     server.service.script = script(ApiError("NOT_FOUND", "no such topic", kind="topic", id="a"))
-    for path in ("/watch", "/download/a"):
+    for path in ("/follow", "/download/a"):
         reply = await api.get(path)
         assert (reply.status_code, reply.headers["content-type"]) == (404, "application/json")
         assert reply.json()["error"]["message"] == "no such topic"
@@ -116,7 +116,7 @@ async def test_an_error_before_the_first_message_is_an_ordinary_one(server: Serv
 
 async def test_an_error_after_the_first_message_is_the_last_event(server: Server, api: httpx.AsyncClient) -> None:
     server.service.script = script(change(1), ApiError("NOT_FOUND", "gone", kind="topic", id="a"))
-    reply = await api.get("/watch")
+    reply = await api.get("/follow")
     assert reply.status_code == 200
     first, last = parsed(reply.text)
     assert (first["event"], last["event"]) == ("change", "error")
@@ -130,7 +130,7 @@ async def test_an_idle_stream_opens_promptly_and_its_error_is_an_event(server: S
     go = asyncio.Event()
     server.service.script = script(go, ApiError("NOT_FOUND", "gone"))
     began = time.monotonic()
-    async with api.stream("GET", "/watch") as reply:
+    async with api.stream("GET", "/follow") as reply:
         assert reply.status_code == 200
         assert streams.PROMPT <= time.monotonic() - began < streams.PROMPT + 2
         go.set()
@@ -140,7 +140,7 @@ async def test_an_idle_stream_opens_promptly_and_its_error_is_an_event(server: S
 async def test_an_event_is_there_as_soon_as_it_is_sent(server: Server, api: httpx.AsyncClient) -> None:
     go = asyncio.Event()
     server.service.script = script(change(1), go, change(2), forever())
-    async with api.stream("GET", "/watch") as reply:
+    async with api.stream("GET", "/follow") as reply:
         lines = reply.aiter_lines()
         assert json.loads((await event(lines))["data"])["number"] == 1
         go.set()
@@ -148,12 +148,12 @@ async def test_an_event_is_there_as_soon_as_it_is_sent(server: Server, api: http
     await server.closed()
 
 
-@pytest.mark.parametrize("path", ["/watch", "/download/a"])
+@pytest.mark.parametrize("path", ["/follow", "/download/a"])
 @pytest.mark.parametrize("steps", [[], [change(1)]], ids=["before a message", "after one"])
 async def test_a_client_that_leaves_ends_the_call(
     server: Server, api: httpx.AsyncClient, path: str, steps: list[Any]
 ) -> None:
-    if path != "/watch":
+    if path != "/follow":
         steps = [HttpBody(data=b"x") for _ in steps]
     server.service.script = script(*steps, forever())
     host, port = api.base_url.host, api.base_url.port
@@ -181,15 +181,15 @@ async def test_a_stream_goes_on_after_the_last_event(server: Server, api: httpx.
     ):
         headers = {"last-event-id": header.encode()}
         if body is None:
-            await api.get("/watch", params=params, headers=headers)
+            await api.get("/follow", params=params, headers=headers)
         else:
             await api.post("/search", json=body, headers=headers)
         assert server.service.requests[-1].resume_token == expected
-    assert (await api.get("/watch", headers={"last-event-id": b"\xff"})).status_code == 400
+    assert (await api.get("/follow", headers={"last-event-id": b"\xff"})).status_code == 400
 
 
 async def test_a_head_of_a_stream_is_refused(server: Server, api: httpx.AsyncClient) -> None:
-    for path in ("/watch", "/download/a"):
+    for path in ("/follow", "/download/a"):
         reply = await api.head(path)
         assert (reply.status_code, reply.headers["allow"]) == (405, "GET")
     assert server.service.requests == []
@@ -219,6 +219,6 @@ async def test_raw_bytes_break_off_at_an_error(server: Server, api: httpx.AsyncC
 
 async def test_a_bug_in_a_stream_tells_only_the_request_id(server: Server, api: httpx.AsyncClient) -> None:
     server.service.script = script(change(1), RuntimeError("secret"))
-    reply = await api.get("/watch")
+    reply = await api.get("/follow")
     assert "secret" not in reply.text
     assert reply.headers["x-request-id"] in json.loads(parsed(reply.text)[-1]["data"])["error"]["message"]
