@@ -21,7 +21,7 @@ ERROR: Any = options_pb2.error
 FAILURES = {
     "400": ("BadRequest", "The request breaks a rule, or the resource is not in a state that allows the call."),
     "401": ("Unauthorized", "No credential, or one that is not valid."),
-    "403": ("Forbidden", "A permission is missing, or a quota is used up."),
+    "403": ("Forbidden", "A permission is missing, or a quota or the budget is used up."),
     "404": ("NotFound", "No such resource in the caller's tenant."),
     "429": ("TooManyRequests", "More calls than the rate limit allows. Try again after `Retry-After` seconds."),
     "default": ("Failure", "Any other failure."),

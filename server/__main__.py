@@ -21,6 +21,10 @@ images = typer.Typer(no_args_is_help=True, help="Small container images made of 
 cli.add_typer(images, name="images")
 audit = typer.Typer(no_args_is_help=True, help="The audit log, which is a chain of hashes for each tenant.")
 cli.add_typer(audit, name="audit")
+quotas = typer.Typer(no_args_is_help=True, help="How much of everything a tenant may have. TENANT is an id or a slug.")
+cli.add_typer(quotas, name="quota")
+prices = typer.Typer(no_args_is_help=True, help="The price book: what an hour of each type costs, in US dollars.")
+cli.add_typer(prices, name="price")
 
 Data = Annotated[Path | None, typer.Option("--data", envvar="THECLOUD_DATA", help="Folder of the embedded database, "
                                            "keys and mail that could not be sent. Default: .thecloud")]  # fmt: skip
@@ -196,6 +200,66 @@ def read_heads(file: Path) -> dict[UUID, Any]:
         return {UUID(tenant): Head(UUID(tenant), int(count), bytes.fromhex(hash)) for tenant, count, hash in lines}
     except (OSError, ValueError) as error:
         raise BadConfig(f"--heads {file} has not what `thecloud audit verify` printed: {error}") from None
+
+
+@quotas.command("set")
+def set_quota(
+    tenant: Annotated[str, typer.Argument(help="Its id or its slug")],
+    name: Annotated[str, typer.Argument(help="See `thecloud quota list`")],
+    limit: Annotated[int, typer.Argument(min=0, max=10**15)],
+    data: Data = None, database_url: DatabaseUrl = None,
+) -> None:  # fmt: skip
+    """Set one limit of one tenant, at once. What it has beyond a lower limit stays; it gets no more of it.
+
+    For example: `thecloud quota set acme instances 50`
+    """
+    from server import operators
+
+    act = operators.set_quota(tenant, name, limit)
+    typer.echo(operators.perform(database_of(read(data=data, database_url=database_url)), act))
+
+
+@quotas.command("list")
+def list_quotas(
+    tenant: Annotated[str, typer.Argument(help="Its id or its slug")],
+    data: Data = None, database_url: DatabaseUrl = None,
+) -> None:  # fmt: skip
+    """Say of each quota what a tenant uses now, and what it may. GET /quotas tells the tenant the same."""
+    from server import operators
+
+    act = operators.list_quotas(tenant)
+    typer.echo(operators.perform(database_of(read(data=data, database_url=database_url)), act))
+
+
+@prices.command("set")
+def set_price(
+    kind: Annotated[str, typer.Argument(help="What is billed: instance")],
+    type: Annotated[str, typer.Argument(help="Its type: basic-2. See `thecloud price list`")],
+    price: Annotated[str, typer.Argument(help="US dollars an hour: 0.025")],
+    since: Annotated[str | None, typer.Option("--from", help="When it comes in force, as RFC 3339: "
+                                              "2027-01-01T00:00:00Z. Default: the next second")] = None,
+    data: Data = None, database_url: DatabaseUrl = None,
+) -> None:  # fmt: skip
+    """Change the price of a type, from a moment to come on. Bills of the past do not change.
+
+    What is in use then costs the old price up to that second, and the new one from it on. Naming the moment
+    of a price that is still to come replaces that.
+
+    For example: `thecloud price set instance basic-2 0.025 --from 2027-01-01T00:00:00Z`
+    """
+    from server import operators
+
+    act = operators.set_price(kind, type, price, since)
+    typer.echo(operators.perform(database_of(read(data=data, database_url=database_url)), act))
+
+
+@prices.command("list")
+def list_prices(data: Data = None, database_url: DatabaseUrl = None) -> None:
+    """Say what each type costs, did, and will: a line for each price, with the moment it came or comes in force."""
+    from server import operators
+
+    act = operators.list_prices()
+    typer.echo(operators.perform(database_of(read(data=data, database_url=database_url)), act))
 
 
 def read(**flags: Any) -> Config:

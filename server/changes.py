@@ -12,6 +12,7 @@ that fails leaves no gap. Heads are taken in one order, after every other lock: 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from decimal import Decimal
 from functools import cache, partial
 from typing import Any, Literal, TypeVar
 from uuid import UUID
@@ -127,7 +128,7 @@ async def _write(tenant_id: UUID, tx: Tx) -> None:
 def public(row: Row) -> dict[str, Any]:
     """The columns that the API shows, less secrets."""
     values: Mapping[str, Any] = row.__dict__
-    return {name: str(value) if isinstance(value, UUID) else value
+    return {name: str(value) if isinstance(value, UUID) else float(value) if isinstance(value, Decimal) else value
             for name in _public_names(type(row))  # type: ignore[arg-type]
             if (value := values[name]) is not None}  # fmt: skip
 

@@ -300,10 +300,11 @@ async def page(
     """
     size = min(size or MOST, MOST)
     if token:
-        values["page_at"], values["page_id"] = _decode(token)
+        values["page_at"], values["page_id"] = read_token(token)
     statement = _page(cls, where, bool(token))  # type: ignore[arg-type]
     found = await rows(tx, cls, statement, page_limit=size + 1, **values)
-    return found[:size], _encode(found[size - 1]) if len(found) > size else ""
+    last = found[size - 1] if len(found) > size else None
+    return found[:size], page_token(last.created_at, last.id) if last else ""
 
 
 @cache
@@ -318,11 +319,12 @@ def _page(cls: type[Row], where: sa.ColumnElement[bool], later: bool) -> sa.Sele
     return statement.order_by(*order).limit(sa.bindparam("page_limit", type_=sa.Integer))
 
 
-def _encode(row: Row) -> str:
-    return base64.urlsafe_b64encode(f"{row.created_at.timestamp() * 1e6:.0f} {row.id.hex}".encode()).decode()
+def page_token(at: datetime, id: UUID) -> str:
+    """The token of the page that follows on what is of this moment and has this id."""
+    return base64.urlsafe_b64encode(f"{at.timestamp() * 1e6:.0f} {id.hex}".encode()).decode()
 
 
-def _decode(token: str) -> tuple[datetime, UUID]:
+def read_token(token: str) -> tuple[datetime, UUID]:
     try:
         at, id = base64.urlsafe_b64decode(token).decode().split()
         return EPOCH + timedelta(microseconds=int(at)), UUID(id)

@@ -1,6 +1,7 @@
 """Errors a caller may see. Anything else that leaves a method is a bug, and answers INTERNAL."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from uuid import UUID
 
 from google.protobuf import any_pb2, duration_pb2
@@ -103,3 +104,11 @@ def quota_exceeded(quota: str, limit: int, used: int, asked: int) -> ApiError:
     )
     return ApiError("QUOTA_EXCEEDED", message, failure,
                     quota=quota, limit=str(limit), used=str(used), asked=str(asked))  # fmt: skip
+
+
+def budget_exceeded(limit: Decimal, spent: Decimal) -> ApiError:
+    message = (
+        f"the tenant has spent {spent} of its {limit:f} US dollars for this month; raise its budget "
+        "(PUT /billing/budget), or wait for the next month"
+    )
+    return ApiError("BUDGET_EXCEEDED", message, limit=f"{limit:f}", spent=str(spent))

@@ -6,7 +6,7 @@
   4. may they          the caller's role and policies on rule.permission and rule.target
   5. replay            the reply to an earlier call with this Idempotency-Key
   6. the method        in one transaction with 5, 7, 8 and whatever it wakes
-  7. quota             rule.quota
+  7. quota, budget     rule.quota
   8. audit             rule.audit; a refused or failed call is recorded too
 
 A method that only reads gets a connection outside a transaction, and a `live` one gets none. A dry
@@ -34,7 +34,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from thecloud.v1 import options_pb2
 
-from server import access, audit, auth, conditions, db, idempotency, quota, ratelimit, rating, registry
+from server import access, audit, auth, budgets, conditions, db, idempotency, quota, ratelimit, rating, registry
 from server.access import Access, Resource
 from server.auth import NOBODY, Principal
 from server.errors import ApiError, invalid, invalid_fields, not_found, rate_limited
@@ -80,6 +80,8 @@ class Method:
         self.action = rule.audit or self.permission.upper().replace(":", "_")  # as the audit log names it
         self.wider_permission = rule.wider_permission
         self.quota, self.tenant_field = list(rule.quota), rule.tenant_field
+        if undeclared := {*self.quota} - {*quota.QUOTAS}:
+            raise TypeError(f"{descriptor.full_name} uses up quotas that nothing counts: {', '.join(undeclared)}")
         self.rate_limit = rule.rate_limit if rule.HasField("rate_limit") else None
         self.target_kind, _, target = rule.target.partition("/")
         self.target_field = target.strip("{}") if target.startswith("{") else ""
@@ -393,6 +395,8 @@ class Pipeline:
         """The method, within the tenant's quotas."""
         method = call.method
         used = await quota.usage(call.tx, call.tenant_id, method.quota) if method.quota else None
+        if used is not None:
+            await budgets.within_budget(call.tx, call.tenant_id)
         response: Message = await method.function(call, request)
         if used:
             await quota.enforce(call.tx, call.tenant_id, used)

@@ -4,7 +4,7 @@ A service says how its quotas are counted; the methods that use them up name the
 `rule.quota`. A tenant's creators take turns, so that what is counted holds until they commit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 
 from server import db
 from server.db import METADATA, Tx
-from server.errors import quota_exceeded
+from server.errors import invalid, quota_exceeded
 
 LIMITS = sa.Table(
     "quotas",
@@ -41,7 +41,22 @@ def counted(name: str, default: int, used: sa.Select[Any]) -> None:
     QUOTAS[name] = Quota(default, used)
 
 
+@dataclass(frozen=True)
+class Standing:
+    """A quota of one tenant: what it may have, and has."""
+
+    name: str
+    limit: int
+    used: int
+
+
 _LIMITS = sa.select(LIMITS.c.name, LIMITS.c.most).where(LIMITS.c.tenant_id == sa.bindparam("tenant_id"))
+_set_limit = postgresql.insert(LIMITS).values(
+    tenant_id=sa.bindparam("tenant_id"), name=sa.bindparam("name"), most=sa.bindparam("most")
+)
+_SET_LIMIT = _set_limit.on_conflict_do_update(
+    index_elements=list(LIMITS.primary_key), set_={"most": _set_limit.excluded.most}
+)
 _TAKE_TURNS = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("turn"), 0)))
 
 
@@ -53,9 +68,24 @@ async def usage(tx: Tx, tenant_id: UUID, names: Sequence[str]) -> dict[str, int]
 
 async def enforce(tx: Tx, tenant_id: UUID, before: dict[str, int]) -> None:
     """Raise QUOTA_EXCEEDED when the transaction has taken more than the tenant may have. Using less is always fine."""
+    for now in await standings(tx, tenant_id, before):
+        used = before[now.name]
+        if now.used > now.limit and now.used > used:
+            raise quota_exceeded(now.name, now.limit, used, now.used - used)
+
+
+async def standings(tx: Tx, tenant_id: UUID, names: Iterable[str]) -> list[Standing]:
+    """How the tenant stands with each of these quotas now."""
     limits = {each["name"]: each["most"] for each in await db.records(tx, _LIMITS, tenant_id=tenant_id)}
-    for name, used in before.items():
-        now = await db.value(tx, QUOTAS[name].used, tenant_id=tenant_id)
-        limit = limits.get(name, QUOTAS[name].default)
-        if now > limit and now > used:
-            raise quota_exceeded(name, limit, used, now - used)
+    return [
+        Standing(name, limits.get(name, QUOTAS[name].default),
+                 await db.value(tx, QUOTAS[name].used, tenant_id=tenant_id))
+        for name in names
+    ]  # fmt: skip
+
+
+async def set_limit(tx: Tx, tenant_id: UUID, name: str, most: int) -> None:
+    """Give the tenant a limit of its own. Raises INVALID_ARGUMENT for a quota that there is not."""
+    if name not in QUOTAS:
+        raise invalid("name", f"there is no quota {name!r}; there are {', '.join(sorted(QUOTAS))}")
+    await db.execute(tx, _SET_LIMIT, tenant_id=tenant_id, name=name, most=most)

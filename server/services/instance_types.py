@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from thecloud.v1 import instance_types_pb2 as pb
 
-from server import db
+from server import db, rating
 from server.db import METADATA, Tx
 from server.errors import invalid
 from server.pipeline import Call
@@ -23,10 +23,14 @@ TYPES = sa.Table(
     sa.Column("memory_mb", sa.BigInteger, nullable=False),
     sa.Column("disk_gb", sa.BigInteger, nullable=False),
     sa.Column("network_mbps", sa.BigInteger, nullable=False),
-    sa.Column("price_per_hour", sa.Numeric, nullable=False),
     sa.Column("category", sa.Text, nullable=False),
 )
-_ALL = sa.select(TYPES).order_by(TYPES.c.vcpus, TYPES.c.memory_mb, TYPES.c.id)
+_price = sa.select(rating.in_force.c.price_per_hour).where(
+    rating.in_force.c.kind == "instance", rating.in_force.c.type == TYPES.c.id
+)
+_ALL = sa.select(TYPES, sa.func.coalesce(_price.scalar_subquery(), 0).label("price_per_hour")).order_by(
+    TYPES.c.vcpus, TYPES.c.memory_mb, TYPES.c.id
+)
 _ONE = sa.select(TYPES).where(TYPES.c.id == sa.bindparam("id"))
 _IDS = sa.select(TYPES.c.id).order_by(TYPES.c.vcpus, TYPES.c.memory_mb, TYPES.c.id)
 

@@ -22,7 +22,7 @@ from drivers.contracts import (
     SupportsLogs,
     SupportsStats,
 )
-from server import console, db, enums, hosts, ports, quota
+from server import console, db, enums, hosts, ports, quota, rating
 from server.auth import ApiKey
 from server.db import Provisioned, Tx
 from server.errors import ApiError, invalid, not_found, unsupported, wrong_state
@@ -87,6 +87,8 @@ quota.counted("vcpus", 32, sa.select(sa.cast(sa.func.coalesce(sa.func.sum(I.vcpu
               .where(_tenant, _staying))  # fmt: skip
 quota.counted("memory_mb", 65536, sa.select(sa.cast(sa.func.coalesce(sa.func.sum(I.memory_mb), 0), sa.BigInteger))
               .where(_tenant, _staying))  # fmt: skip
+rating.metered("instance", category="compute", size=lambda state: (state["instance_type"], 1),
+               billed=lambda state: state["status"] == "RUNNING")  # fmt: skip
 
 
 @dataclass(frozen=True)
