@@ -11,7 +11,7 @@ import orjson
 
 from bench.figure import figure
 
-GROUPS = ("codec", "pipeline", "database", "echo", "rest", "watch", "memory", "launch")
+GROUPS = ("codec", "access", "pipeline", "database", "echo", "rest", "watch", "memory", "launch")
 
 
 def main(names: list[str]) -> int:

@@ -9,13 +9,12 @@ the usual process the pipeline itself, for a shim deployed on its own a gRPC cha
 import asyncio
 import hmac
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, MutableMapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 from uuid import uuid4
 
@@ -24,21 +23,19 @@ import structlog
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
-from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from google.rpc.error_details_pb2 import RetryInfo
 from starlette.middleware.cors import CORSMiddleware
-from thecloud.v1 import options_pb2
 
-from rest_shim import decoding, encoding, openapi
-from rest_shim.routes import TOO_MANY_SEGMENTS, Binding, Router, bindings
+from rest_shim import decoding, openapi, streams
+from rest_shim.endpoint import Backend, Endpoint
+from rest_shim.failures import JSON, body_of, meta
+from rest_shim.routes import DRY_RUN, TOO_MANY_SEGMENTS, Router, bindings
+from rest_shim.streams import Headers, Receive, Send
 from server.errors import ApiError, invalid
 
 log = structlog.get_logger()
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 
 ENVELOPED = "/api/v1"
 FORWARDED = {
@@ -48,7 +45,6 @@ FORWARDED = {
         "traceparent", "grpc-timeout", "accept", "x-forwarded-for",
     )
 }  # fmt: skip
-JSON = (b"content-type", b"application/json")
 SECURE: Headers = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -66,30 +62,13 @@ PAGES = {
 UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
-class Backend(Protocol):
-    """Performs calls. Both ways raise ApiError and nothing else; `headers` gets those of the reply."""
-
-    def method(self, full_name: str) -> Any:
-        """The handle of "/thecloud.v1.InstanceService/GetInstance" to call it by."""
-        ...
-
-    async def unary(
-        self, method: Any, request: Message, metadata: Mapping[str, str], address: str,
-        headers: dict[str, str], timeout: float | None = None,
-    ) -> Message: ...  # fmt: skip
-
-    def stream(
-        self, method: Any, requests: AsyncIterator[Message], metadata: Mapping[str, str], address: str,
-        headers: dict[str, str],
-    ) -> AsyncIterator[Message]: ...  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Settings:
     """What a deployment decides about its HTTP side."""
 
     body_bytes: int = 2**20
     deadline_seconds: float = 30.0
+    slow_reader_seconds: float = 10.0
     cors_origins: tuple[str, ...] = ()
     tls: bool = False
     metrics: Callable[[], bytes] | None = None  # what /metrics answers
@@ -103,42 +82,10 @@ def create(backend: Backend, services: Iterable[ServiceDescriptor], settings: Se
         return shim
     return CORSMiddleware(
         shim, allow_origins=settings.cors_origins, allow_methods=["*"], max_age=600,
-        allow_headers=["authorization", "content-type", "idempotency-key", "x-api-key", "x-request-id", "x-tenant-id"],
+        allow_headers=["authorization", "content-type", "idempotency-key", "last-event-id", "x-api-key",
+                       "x-request-id", "x-tenant-id"],
         expose_headers=["link", "retry-after", "x-next-page-token", "x-request-id"],
     )  # fmt: skip
-
-
-class Endpoint:
-    """One binding, with all that can be prepared for it."""
-
-    def __init__(self, binding: Binding, backend: Backend) -> None:
-        method = binding.method
-        self.binding = binding
-        self.handle = backend.method(f"/{method.containing_service.full_name}/{method.name}")
-        self.request: type[Message] = GetMessageClass(method.input_type)
-        self.decode = decoding.decoder(method.input_type)
-        self.body, self.names = binding.body, binding.names
-        self.path_fields = [method.input_type.fields_by_name[name] for name in self.names]
-        self.query_fields = {field.name: field for field in binding.query_fields()}
-        self.masked = "update_mask" in method.input_type.fields_by_name
-        self.streams = method.client_streaming and method.server_streaming
-        self.raw = method.output_type.full_name == HttpBody.DESCRIPTOR.full_name
-        self.paged = "next_page_token" in method.output_type.fields_by_name
-        rest: options_pb2.Rest = method.GetOptions().Extensions[options_pb2.rest]  # type: ignore[index]
-        self.rest = rest
-        self.message = {"message": rest.message} if rest.message else None
-        self.empty = method.output_type.full_name == "google.protobuf.Empty" and not rest.message
-        self.status = rest.status or (204 if self.empty else 200)
-        self.encode = encoding.encoder(method.output_type)
-
-    def answer(self, response: Message) -> Any:
-        """The documented JSON of the response, as plain data."""
-        if self.message:
-            return self.message
-        data = self.encode(response)
-        if self.rest.add_message:
-            data["message"] = self.rest.add_message
-        return data[self.binding.response_body] if self.binding.response_body else data
 
 
 class Shim:
@@ -169,14 +116,22 @@ class Shim:
             endpoint, values, enveloped = self._find("GET" if verb == "HEAD" else verb, scope, headers)
             if endpoint.streams:
                 raise ApiError("INVALID_ARGUMENT", "this is a WebSocket: connect with Upgrade: websocket")
+            if endpoint.pushes and verb == "HEAD":
+                headers["allow"] = endpoint.binding.verb
+                raise ApiError("METHOD_NOT_ALLOWED", f"{path} is a stream, which does not take HEAD")
             began = asyncio.get_running_loop().time()
             request = await self._read(endpoint, values, scope, receive)
+            if endpoint.pushes:
+                return await self._stream(endpoint, request, scope, receive, send, metadata, headers)
             most = timeout_of(metadata, self.settings.deadline_seconds) - (asyncio.get_running_loop().time() - began)
             address = scope["client"][0] if scope["client"] else ""
             response = await self.backend.unary(endpoint.handle, request, metadata, address, headers, most)
-            await self._reply(endpoint, response, enveloped, scope, send, metadata, headers)
+            await self._reply(endpoint, request, response, enveloped, scope, send, metadata, headers)
         except ApiError as error:
             await self._fail(error, send, metadata, headers)
+        except streams.Broken as broken:
+            log.warning("stream_broken", request_id=metadata["x-request-id"], error=str(broken))
+            raise
         except Exception:
             log.exception("shim_failed", request_id=metadata["x-request-id"])
             text = f"internal error; the server's log has the cause under request id {metadata['x-request-id']}"
@@ -201,24 +156,30 @@ class Shim:
             raise ApiError("METHOD_NOT_ALLOWED", f"{path} does not take {verb}; it takes {headers['allow']}")
         raise ApiError("NOT_FOUND", f"there is nothing at {verb} {path[:200]}; /docs lists what there is")
 
-    async def _read(self, endpoint: Endpoint, values: list[str], scope: Scope, receive: Receive) -> Message:
+    async def _read(self, endpoint: Endpoint, values: list[str], scope: Scope, receive: Receive) -> Any:
         """The request: the body, then the query, then the path. The place that names the resource has the last word."""
         try:
-            message = self._parse(endpoint, await self._body(scope, receive)) if endpoint.body else endpoint.request()
-            if endpoint.query_fields and scope["query_string"]:
+            message: Any = (
+                self._parse(endpoint, await self._body(scope, receive)) if endpoint.body else endpoint.request()
+            )
+            if scope["query_string"]:
                 for name, text in parse_qsl(scope["query_string"].decode("latin-1"), True, max_num_fields=200):
                     if field := endpoint.query_fields.get(name):
                         value = decoding.scalar(field, text)
                         if field.is_repeated:
                             getattr(message, name).append(value)
-                        else:
-                            setattr(message, name, value)
+                        elif field is not endpoint.dry or value:  # a dry run asked for anywhere is one
+                            setattr(message, field.name, value)
+                    elif name == "dry_run":  # which must not be taken for granted
+                        raise invalid(name, "this has no dry run, and would be done: leave dry_run out")
             for field, text in zip(endpoint.path_fields, values, strict=True):
                 setattr(message, field.name, decoding.scalar(field, text))
+            if endpoint.resumes and not message.resume_token:
+                message.resume_token = dict(scope["headers"]).get(b"last-event-id", b"").decode()
         except decoding.Malformed as malformed:
             raise invalid(malformed.path, malformed.message) from None
         except ValueError:
-            raise invalid("", "the query has too many fields, or text that is not UTF-8") from None
+            raise invalid("", "the query has too many fields, or it or Last-Event-ID is not UTF-8") from None
         return message
 
     def _parse(self, endpoint: Endpoint, raw: bytes) -> Message:
@@ -232,7 +193,7 @@ class Shim:
         if endpoint.masked and not message.HasField("update_mask"):
             known = message.DESCRIPTOR.fields_by_name
             names = [name for name, value in data.items() if name in known and value is not None]
-            message.update_mask.paths.extend(sorted(set(names) - set(endpoint.names)))
+            message.update_mask.paths.extend(sorted(set(names) - {*endpoint.names, DRY_RUN}))
         return message  # type: ignore[no-any-return]
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
@@ -258,18 +219,19 @@ class Shim:
             raise ApiError("REQUEST_TIMEOUT", "the body did not arrive in time; send it again") from None
 
     async def _reply(
-        self, endpoint: Endpoint, response: Message, enveloped: bool, scope: Scope, send: Send,
+        self, endpoint: Endpoint, request: Any, response: Message, enveloped: bool, scope: Scope, send: Send,
         metadata: Mapping[str, str], headers: dict[str, str],
     ) -> None:  # fmt: skip
-        status = endpoint.status
+        dry = bool(endpoint.dry and request.validate_only)
+        status = 200 if dry else endpoint.status
         if isinstance(response, HttpBody):
             kind = (b"content-type", response.content_type.encode("latin-1", "replace") or b"application/octet-stream")
             return await self._send(send, status, metadata, headers, response.data, [kind])
-        if endpoint.empty:
+        if endpoint.empty and not dry:
             return await self._send(send, status, metadata, headers, b"", [])
-        if endpoint.rest.status_by:
+        if endpoint.rest.status_by and not dry:
             status = endpoint.rest.status_by.get(endpoint.encode(response)["status"], status)
-        data = endpoint.answer(response)
+        data = endpoint.answer(response, dry=dry)
         if enveloped and not endpoint.rest.bare:
             data = {"data": data, "meta": meta(metadata)}
         if endpoint.paged and (token := response.next_page_token):  # type: ignore[attr-defined]
@@ -280,30 +242,48 @@ class Shim:
             headers |= {"x-next-page-token": token, "link": f'<{target}>; rel="next"'}
         await self._send(send, status, metadata, headers, orjson.dumps(data), [JSON])
 
+    async def _stream(
+        self, endpoint: Endpoint, request: Message, scope: Scope, receive: Receive, send: Send,
+        metadata: Mapping[str, str], headers: dict[str, str],
+    ) -> None:  # fmt: skip
+        address = scope["client"][0] if scope["client"] else ""
+        answer = streams.Answer(
+            send, lambda more: self._head(endpoint.status, metadata, headers, more), self.settings.slow_reader_seconds,
+            (scope.get("extensions") or {}).get(streams.ABORT, {}).get("abort"),
+        )  # fmt: skip
+        responses = self.backend.stream(endpoint.handle, streams.one(request), metadata, address, headers)
+        if endpoint.raw:
+            sending = streams.send_raw(answer, responses)
+        else:
+            sending = streams.send_events(answer, responses, endpoint.event, lambda error: body_of(error, metadata)[0])
+        await streams.run(sending, answer, receive, prompt=not endpoint.raw)
+
     async def _fail(self, error: ApiError, send: Send, metadata: Mapping[str, str], headers: dict[str, str]) -> None:
         if (retry := error.detail(RetryInfo)) is not None:
             headers["retry-after"] = str(retry.retry_delay.seconds)  # type: ignore[attr-defined]
         if error.rule.http == 401:
             headers["www-authenticate"] = 'Bearer realm="thecloud"'
-        if "application/problem+json" in metadata.get("accept", ""):
-            body, kind = problem(error, metadata), (b"content-type", b"application/problem+json")
-        else:
-            body, kind = {"error": described(error), "meta": meta(metadata)}, JSON
-        await self._send(send, error.rule.http, metadata, headers, orjson.dumps(body), [kind])
+        body, kind = body_of(error, metadata)
+        await self._send(send, error.rule.http, metadata, headers, body, [kind])
 
     async def _send(
         self, send: Send, status: int, metadata: Mapping[str, str], headers: Mapping[str, str], body: bytes,
         more: Headers,
     ) -> None:  # fmt: skip
+        if status != 204:
+            more = [*more, (b"content-length", str(len(body)).encode())]
+        await send(self._head(status, metadata, headers, more))
+        await send({"type": "http.response.body", "body": body})
+
+    def _head(
+        self, status: int, metadata: Mapping[str, str], headers: Mapping[str, str], more: Headers
+    ) -> dict[str, Any]:
         all_headers = [*self.secure, *more, (b"x-request-id", metadata["x-request-id"].encode())]
         if PAGE_POLICY not in more:
             all_headers.append(API_POLICY)
-        if status != 204:
-            all_headers.append((b"content-length", str(len(body)).encode()))
         for name, value in headers.items():
             all_headers.append((name.encode(), value.encode("latin-1", "replace")))
-        await send({"type": "http.response.start", "status": status, "headers": all_headers})
-        await send({"type": "http.response.body", "body": body})
+        return {"type": "http.response.start", "status": status, "headers": all_headers}
 
     def _page(self, path: str, scope: Scope) -> tuple[bytes, bytes] | None:
         """The content type and bytes of what is not a call: the description of the API, its page, the metrics."""
@@ -341,7 +321,7 @@ class Shim:
             await send({"type": "websocket.accept", "headers": [(b"x-request-id", metadata["x-request-id"].encode())]})
             address = scope["client"][0] if scope["client"] else ""
             requests = typed(endpoint.request, first, receive)
-            async with aclosing(self.backend.stream(endpoint.handle, requests, metadata, address, {})) as responses:  # type: ignore[type-var]
+            async with aclosing(self.backend.stream(endpoint.handle, requests, metadata, address, {})) as responses:
                 async for response in responses:
                     await send({"type": "websocket.send", "bytes": response.data})  # type: ignore[attr-defined]
             await send({"type": "websocket.close", "code": 1000})
@@ -373,39 +353,3 @@ def timeout_of(metadata: Mapping[str, str], most: float) -> float:
     if not re.fullmatch(r"[0-9]{1,8}[HMSmun]", text):
         raise invalid("Grpc-Timeout", "this wants up to eight digits and a unit of H, M, S, m, u or n, such as 5S")
     return min(int(text[:-1]) * UNITS[text[-1]], most)
-
-
-def meta(metadata: Mapping[str, str]) -> dict[str, str]:
-    return {"request_id": metadata["x-request-id"], "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
-
-
-def described(error: ApiError) -> dict[str, Any]:
-    """The error object of a body."""
-    body: dict[str, Any] = {
-        "type": error.rule.json, "code": error.rule.json, "message": error.message, "reason": error.reason
-    }  # fmt: skip
-    if error.metadata:
-        body["metadata"] = error.metadata
-    if (bad := error.detail(BadRequest)) is not None:
-        body["fields"] = fields_of(bad)
-    return body
-
-
-def problem(error: ApiError, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The error as RFC 9457 has it."""
-    body: dict[str, Any] = {
-        "type": f"urn:thecloud:error:{error.reason.lower().replace('_', '-')}",
-        "title": error.reason.replace("_", " ").capitalize(),
-        "status": error.rule.http,
-        "detail": error.message,
-        "instance": f"urn:thecloud:request:{metadata['x-request-id']}",
-        "code": error.rule.json,
-        **error.metadata,
-    }
-    if (bad := error.detail(BadRequest)) is not None:
-        body["errors"] = fields_of(bad)
-    return body
-
-
-def fields_of(bad: Any) -> list[dict[str, str]]:
-    return [{"field": each.field, "description": each.description} for each in bad.field_violations]

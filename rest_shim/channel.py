@@ -1,6 +1,6 @@
 """Performs the shim's calls over a gRPC channel, for a shim deployed on its own."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 import grpc
@@ -33,12 +33,13 @@ class ChannelBackend:
 
     def method(self, full_name: str) -> Any:
         service, _, name = full_name[1:].partition("/")
-        descriptor: MethodDescriptor = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
-        call = self._channel.stream_stream if descriptor.server_streaming else self._channel.unary_unary
-        return call(
+        method: MethodDescriptor = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
+        sent = "stream" if method.client_streaming else "unary"
+        received = "stream" if method.server_streaming else "unary"
+        return getattr(self._channel, f"{sent}_{received}")(
             full_name,
-            request_serializer=GetMessageClass(descriptor.input_type).SerializeToString,
-            response_deserializer=GetMessageClass(descriptor.output_type).FromString,
+            request_serializer=GetMessageClass(method.input_type).SerializeToString,
+            response_deserializer=GetMessageClass(method.output_type).FromString,
         )
 
     async def unary(
@@ -57,8 +58,9 @@ class ChannelBackend:
     async def stream(
         self, method: Any, requests: AsyncIterator[Message], metadata: Mapping[str, str], address: str,
         headers: dict[str, str],
-    ) -> AsyncIterator[Message]:  # fmt: skip
-        call = method(requests, metadata=passed_on(metadata, address))
+    ) -> AsyncGenerator[Message]:  # fmt: skip
+        one = isinstance(method, grpc.aio.UnaryStreamMultiCallable)
+        call = method(await anext(requests) if one else requests, metadata=passed_on(metadata, address))
         try:
             async for response in call:
                 yield response

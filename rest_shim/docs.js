@@ -2,6 +2,7 @@
 "use strict";
 
 const SHOWN = 200_000; // bytes of an answer
+const EVENTS = "text/event-stream";
 const $ = (id) => document.getElementById(id);
 let api;
 
@@ -101,9 +102,9 @@ function url(path, parameters, valueOf) {
 
 const quoted = (text) => `'${text.replace(/'/g, "'\\''")}'`;
 
-function curl(verb, path, parameters, body, secured) {
+function curl(verb, path, parameters, body, secured, streams) {
   const target = location.origin + url(path, parameters, (parameter) => (parameter.in === "path" || parameter.required ? String(example(parameter.schema)) : ""));
-  const parts = [`curl ${verb === "get" ? "" : `-X ${verb.toUpperCase()} `}${quoted(target)}`];
+  const parts = [`curl ${streams ? "-N " : ""}${verb === "get" ? "" : `-X ${verb.toUpperCase()} `}${quoted(target)}`];
   if (secured) parts.push('-H "X-API-Key: $KEY"');
   if (body?.json) parts.push("-H 'Content-Type: application/json'", `-d ${quoted(JSON.stringify(example(body.json)))}`);
   if (body && !body.json) parts.push("--data-binary @file");
@@ -153,17 +154,19 @@ function tryForm(verb, path, parameters, body, secured) {
   return form;
 }
 
-// The body as it arrives, JSON laid out once it is complete.
+// The body as it arrives, JSON laid out once it is complete. Of events the last ones stay.
 async function show(response, answer) {
   let [text, size] = ["", 0];
+  const events = response.headers.get("content-type")?.startsWith(EVENTS);
   const decoder = new TextDecoder();
   answer.textContent = "";
   for (const reader = response.body?.getReader(); reader;) {
     const { done, value } = await reader.read();
     if (done) break;
     size += value.length;
-    if (size <= SHOWN) text += decoder.decode(value, { stream: true });
-    answer.textContent = text + (size > SHOWN ? `\n… ${size} bytes` : "");
+    if (events) text = (text + decoder.decode(value, { stream: true })).slice(-SHOWN);
+    else if (size <= SHOWN) text += decoder.decode(value, { stream: true });
+    answer.textContent = text + (size > SHOWN && !events ? `\n… ${size} bytes` : "");
     answer.hidden = false;
   }
   if (/json/.test(response.headers.get("content-type") ?? "") && size <= SHOWN && text) {
@@ -187,7 +190,7 @@ function inside(verb, path, operation) {
   ].filter(Boolean);
   const named = parameters.map((each) => [each.name, { ...resolve(each.schema), description: each.description }, each.required]);
   const answers = Object.entries(operation.responses).map(([status, response]) => [status, resolve(response)]);
-  const [code, success] = answers[0];
+  const [code, success] = answers.find(([, response]) => !response["x-dry-run"]);
   const format = Object.entries(success.content ?? {})[0];
   const upgrades = "101" in operation.responses;
   return [
@@ -197,7 +200,7 @@ function inside(verb, path, operation) {
     el("h3", { textContent: "Answers" }),
     ...answers.map(([status, response]) => el("div", {}, el("code", { textContent: status }), " ", response.description)),
     ...(format ? table(`${code} ${format[0]}`, rows(format[1].schema), false) : []),
-    ...(upgrades ? [] : [el("h3", { textContent: "Example" }), el("pre", { textContent: curl(verb, path, parameters, body, secured) }),
+    ...(upgrades ? [] : [el("h3", { textContent: "Example" }), el("pre", { textContent: curl(verb, path, parameters, body, secured, format?.[0] === EVENTS) }),
       el("h3", { textContent: "Try it" }), tryForm(verb, path, parameters, body, secured)]),
   ];
 }

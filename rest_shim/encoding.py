@@ -116,10 +116,15 @@ def _day(days: int) -> str:
 
 
 def _timestamp(moment: Any) -> str:
-    minutes, second = divmod(moment.seconds, 60)
+    return _moment(moment.seconds, moment.nanos)
+
+
+@lru_cache(8192)
+def _moment(seconds: int, nanos: int) -> str:
+    minutes, second = divmod(seconds, 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
-    fraction = _fraction(nanos) if (nanos := moment.nanos) else ""
+    fraction = _fraction(nanos) if nanos else ""
     return f"{_day(days)}T{TWO_DIGITS[hour]}:{TWO_DIGITS[minute]}:{TWO_DIGITS[second]}{fraction}Z"
 
 

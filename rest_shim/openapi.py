@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from thecloud.v1 import errors_pb2, options_pb2
 
+from rest_shim import streams
 from rest_shim.routes import Binding, bindings
 from rest_shim.schemas import EMPTY, RAW, STRING, WELL_KNOWN, Schemas, comment, name_of, object_of, required
 from server import enums
@@ -25,6 +26,7 @@ FAILURES = {
     "429": ("TooManyRequests", "More calls than the rate limit allows. Try again after `Retry-After` seconds."),
     "default": ("Failure", "Any other failure."),
 }
+DRY_RUN_HINT = "Check everything and change nothing: the answer is the one the call would have had."
 BINARY = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -73,6 +75,9 @@ def document(
                     "A text of your choice. A repeated call with the same key changes nothing and gets the same reply.",
                     minLength=1,
                     maxLength=255,
+                ),
+                "LastEventId": _header(
+                    "Last-Event-ID", "The `id` of the last event that came, to go on after it, as `resume_token` says."
                 ),
             },
             "responses": {name: _failure(status, text) for status, (name, text) in FAILURES.items()},
@@ -126,6 +131,10 @@ class _Writer:
                 if not field.message_type or field.message_type.full_name in WELL_KNOWN:
                     needed = field.name in needed_names
                     yield {"name": field.name, "in": "query", "required": needed} | self._parameter(field)
+        if binding.dry_run_field:
+            yield {"name": "dry_run", "in": "query", "description": DRY_RUN_HINT, "schema": {"type": "boolean"}}
+        if binding.resumes:
+            yield {"$ref": "#/components/parameters/LastEventId"}
         if not rule.anyone:
             yield {"$ref": "#/components/parameters/TenantId"}
         if rule.audit:
@@ -163,8 +172,11 @@ class _Writer:
             success["content"] = _json(with_message)
         elif method.output_type.full_name == RAW:
             success["content"] = BINARY
-        elif method.server_streaming:
+            if binding.pushes:
+                success["description"] = "The bytes as they come. An answer that breaks off is not complete."
+        elif binding.pushes:
             success["content"] = {"text/event-stream": {"schema": self.schemas.message(method.output_type)}}
+            success["description"] = _events(method.output_type)
         elif binding.response_body:
             success["content"] = _json(self.schemas.field(method.output_type.fields_by_name[binding.response_body]))
         elif rest.add_message:
@@ -175,6 +187,8 @@ class _Writer:
             text = "The `page_token` of the next page; absent on the last one. `Link` has its address."
             success["headers"] = {"X-Next-Page-Token": {"description": text, "schema": {"type": "string"}}}
         responses = {str(status): success}
+        if binding.dry_run_field and not binding.pushes:
+            self._add_dry_run(responses, method)
         for value, other in sorted(rest.status_by.items()):
             responses[str(other)] = success | {"description": f"`status` is {value}."}
         absent = {"401", "403"} if rule.anyone else set()
@@ -182,6 +196,15 @@ class _Writer:
             absent.add("404")
         failures = {code: name for code, (name, _) in FAILURES.items() if code not in absent}
         return responses | {code: {"$ref": f"#/components/responses/{name}"} for code, name in failures.items()}
+
+    def _add_dry_run(self, responses: dict[str, Any], method: MethodDescriptor) -> None:
+        """A dry run answers 200 with the response, whatever the method answers else."""
+        schema = self.schemas.message(method.output_type)
+        usual = responses.get("200")
+        if usual is None:
+            responses["200"] = {"description": "Of a dry run.", "content": _json(schema), "x-dry-run": True}
+        elif (content := usual["content"]) not in (_json(schema), BINARY):
+            responses["200"] = usual | {"content": _json({"anyOf": [content["application/json"]["schema"], schema]})}
 
 
 def _numbered(found: Iterable[Binding]) -> Iterator[tuple[Binding, int]]:
@@ -196,6 +219,15 @@ def _numbered(found: Iterable[Binding]) -> Iterator[tuple[Binding, int]]:
 def _upgrades(method: MethodDescriptor) -> bool:
     """Whether the method is a WebSocket over REST."""
     return bool(method.client_streaming and method.server_streaming)
+
+
+def _events(message: Descriptor) -> str:
+    """What the events of a stream are."""
+    oneof = streams.first_oneof(message)
+    names = ", ".join(f"`{field.name}`" for field in message.oneofs_by_name[oneof].fields) if oneof else ""
+    named = f"each named {names} after the field that its data are" if oneof else "whose data are the message"
+    resumed = " Their `id` is the `resume_token`." if "resume_token" in message.fields_by_name else ""
+    return f"Server-sent events, {named}.{resumed} An event `error` is the last one, and has the body of a failure."
 
 
 def _tag(service: ServiceDescriptor) -> str:

@@ -9,6 +9,7 @@ from google.api import annotations_pb2
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
 VERBS = ("get", "put", "post", "delete", "patch")
+DRY_RUN = "validate_only"
 TOO_MANY_SEGMENTS = 1100  # of 1,024-byte object keys, with room to spare
 
 
@@ -33,6 +34,22 @@ class Binding:
             return []
         taken = {*self.names, self.body}
         return [field for field in self.method.input_type.fields if field.name not in taken]
+
+    @property
+    def dry_run_field(self) -> FieldDescriptor | None:
+        """The field that asks for a dry run, which the query may set by the name of dry_run, whatever the body is."""
+        field = self.method.input_type.fields_by_name.get(DRY_RUN)
+        return field if field and field.type == FieldDescriptor.TYPE_BOOL and not field.is_repeated else None
+
+    @property
+    def pushes(self) -> bool:
+        """Whether one request gets a stream of responses."""
+        return bool(self.method.server_streaming and not self.method.client_streaming)
+
+    @property
+    def resumes(self) -> bool:
+        """Whether such a stream goes on after the response that the request names."""
+        return self.pushes and "resume_token" in self.method.input_type.fields_by_name
 
 
 def bindings(services: Iterable[ServiceDescriptor]) -> Iterator[Binding]:

@@ -14,7 +14,7 @@ What cannot be understood never allows, and always denies.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -82,23 +82,63 @@ class Resource:
 
     def names(self) -> "Names":
         """All that patterns may call it."""
-        kind, arn = self.kind, f"arn:{self.tenant}:{self.kind.replace('_', '-')}/"
-        plain = tuple(each for each in (self.id, self.name) if each)
-        full = tuple(prefix + each for each in plain or ("*",) for prefix in (f"{kind}:", arn))
-        return Names(plain, full)
+        id, name, kind, dashed = self.id, self.name, f"{self.kind}:", f"{self.kind.replace('_', '-')}/"
+        arn, own_arn = f"arn:{dashed}", f"arn:{self.tenant}:{dashed}"
+        if id and name:
+            full = (kind + id, kind + name, arn + id, arn + name, own_arn + id, own_arn + name)
+            return Names((id, name), full)
+        one = id or name
+        each = one or "*"
+        return Names((one,) if one else (), (kind + each, arn + each, own_arn + each))
 
 
 class Names(NamedTuple):
-    """What patterns call a resource. A pattern without a colon is about ids and names alone: "i*" is no instance:*."""
+    """What patterns call a resource."""
 
     plain: tuple[str, ...]  # its id, its name
-    full: tuple[str, ...]  # both after its kind, and as an ARN without service and region
+    full: tuple[str, ...]  # both after its kind, and as an ARN without service and region, with and without tenant
 
-    def fit(self, pattern: str) -> bool:
-        matches = matcher(pattern)
-        return pattern == "*" or any(
-            matches(each) for each in (self.full + self.plain if ":" in pattern else self.plain)
+
+class Patterns:
+    """Patterns of resources, asked all at once.
+
+    One without a colon is about ids and names alone: "i*" does not mean instance:*. Most patterns are a
+    text, or a text and an asterisk: those are looked up, however many there are.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self.texts = frozenset(patterns)
+        self.everything = "*" in self.texts
+        self._exact = frozenset(each for each in self.texts if "*" not in each)
+        wild = [each for each in self.texts if "*" in each]
+        self._plain = _Wild([each for each in wild if ":" not in each])
+        self._full = _Wild([each for each in wild if ":" in each])
+
+    def match(self, names: Names) -> bool:
+        return (
+            self.everything
+            or not self._exact.isdisjoint(names.plain)
+            or not self._exact.isdisjoint(names.full)
+            or self._plain.match(names.plain)
+            or self._full.match(names.full)
         )
+
+
+class _Wild:
+    """Patterns with asterisks: those that are a beginning, by its length, and others."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        beginnings = [each[:-1] for each in patterns if each.find("*") == len(each) - 1]
+        lengths = {len(each) for each in beginnings}
+        self._beginnings = [(length, {each for each in beginnings if len(each) == length}) for length in lengths]
+        self._others = [matcher(each) for each in patterns if each.find("*") < len(each) - 1]
+
+    def match(self, texts: Sequence[str]) -> bool:
+        for length, beginnings in self._beginnings:
+            for text in texts:
+                if text[:length] in beginnings:
+                    return True
+        return any(matches(text) for matches in self._others for text in texts)
 
 
 class Matched(NamedTuple):
@@ -125,11 +165,12 @@ class Statement:
 
     matched: Matched
     permissions: frozenset[str]
-    patterns: tuple[str, ...]  # of resources, ARNs in the form of Resource.names
+    patterns: Patterns  # of resources
     condition: Condition | None
 
-    def everything(self) -> bool:
-        return "*" in self.patterns
+    def applies(self, names: Names, context: Context) -> bool:
+        """Whether it is about this request."""
+        return self.patterns.match(names) and (self.condition is None or self.condition.holds(context()))
 
 
 @dataclass(frozen=True)
@@ -155,19 +196,20 @@ def _compile(id: str, name: str, index: int, statement: Mapping[str, Any]) -> St
     return Statement(
         matched=Matched(id, name, statement.get("sid") or str(index), effect),
         permissions=frozenset().union(*(_resolved(pattern) for pattern in statement["action"])),
-        patterns=tuple(_short(pattern) for pattern in statement["resource"]), condition=condition,
+        patterns=Patterns(map(_short, statement["resource"])), condition=condition,
     )  # fmt: skip
 
 
 def _short(pattern: str) -> str:
-    """A pattern as `Names` has it: an ARN without its service and region, which say nothing that the kind does not."""
+    """A pattern as `Names` has it: an ARN without its service and region, which say nothing that the kind does not,
+    and without a tenant that is any."""
     if not pattern.startswith("arn:"):
         return re.sub(r"\*+", "*", pattern)
     parts = pattern.split(":", 5)
     if len(parts) < 6:
         return "arn:*"
-    tenant = "*" if parts[4] == "tenant" else parts[4]  # as the API document writes them
-    return f"arn:{tenant}:{parts[5]}"
+    any_tenant = parts[4] in ("*", "tenant")  # the latter is how the API document writes them
+    return f"arn:{parts[5]}" if any_tenant else f"arn:{parts[4]}:{parts[5]}"
 
 
 def check(statements: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -239,41 +281,29 @@ class _Source:
 
     def __init__(self, statements: Sequence[Statement]) -> None:
         self.statements = statements
-        self.conditional = [each for each in statements if each.condition is not None]
-        patterns = {pattern for each in statements if each.condition is None for pattern in each.patterns}
-        self._everything = "*" in patterns
-        self._exact = frozenset(pattern for pattern in patterns if "*" not in pattern)
-        self._wild = sorted(pattern for pattern in patterns if "*" in pattern)
+        self._conditional = [each for each in statements if each.condition is not None]
+        unconditional = [each for each in statements if each.condition is None]
+        self._patterns = Patterns(text for each in unconditional for text in each.patterns.texts)
+        self.everything = self._patterns.everything
+        self._maybe = Patterns(text for each in self._conditional for text in each.patterns.texts)
 
-    def match(self, resource: Resource, context: Context) -> bool:
+    def match(self, names: Names, context: Context) -> bool:
         """Whether one of them is about this request."""
-        if self._everything:
-            return True
         if not self.statements:
             return False
-        names = resource.names()
-        return (
-            not self._exact.isdisjoint(names.plain)
-            or not self._exact.isdisjoint(names.full)
-            or any(map(names.fit, self._wild))
-            or any(_applies(each, names, context) for each in self.conditional)
-        )
+        if self._patterns.match(names):
+            return True
+        return self._maybe.match(names) and any(each.applies(names, context) for each in self._conditional)
 
-    def matched(self, resource: Resource, context: Context) -> tuple[Matched, ...]:
+    def matched(self, names: Names, context: Context) -> tuple[Matched, ...]:
         """Those of them that are about this request."""
-        names = resource.names()
-        return tuple(each.matched for each in self.statements if _applies(each, names, context))
+        return tuple(each.matched for each in self.statements if each.applies(names, context))
 
     def could(self, context: Context) -> bool:
         """Whether one of them is about anything at all."""
-        unconditional = len(self.conditional) < len(self.statements)
-        return unconditional or any(each.condition.holds(context()) for each in self.conditional if each.condition)
-
-
-def _applies(statement: Statement, names: Names, context: Context) -> bool:
-    return any(map(names.fit, statement.patterns)) and (
-        statement.condition is None or statement.condition.holds(context())
-    )
+        return bool(self._patterns.texts) or any(
+            each.condition is not None and each.condition.holds(context()) for each in self._conditional
+        )
 
 
 class _Gathered(NamedTuple):
@@ -283,6 +313,7 @@ class _Gathered(NamedTuple):
     allow: _Source
     narrow: _Source | None  # what the key's own policy allows, if it has one
     anything: bool  # no particular resource is named
+    always: bool  # whatever the resource and the context are, the answer is yes
 
 
 class Access:
@@ -294,10 +325,17 @@ class Access:
 
     def may(self, permission: str, resource: Resource, context: Context, *, default: bool = False) -> bool:
         """Whether the caller may do this to the resource. `context` is called only when a condition asks."""
-        deny, allow, narrow, _ = self._gathered.get(permission) or self._gather(permission)
-        if deny.statements and deny.match(resource, context):
-            return False
-        return (default or allow.match(resource, context)) and (narrow is None or narrow.match(resource, context))
+        deny, allow, narrow, *_ = self._gathered.get(permission) or self._gather(permission)
+        names = resource.names()
+        return (
+            not deny.match(names, context)
+            and (default or allow.match(names, context))
+            and (narrow is None or narrow.match(names, context))
+        )
+
+    def always(self, permission: str) -> bool:
+        """Whether the caller may, whatever the resource and the circumstances are."""
+        return (self._gathered.get(permission) or self._gather(permission)).always
 
     def names_resources(self, permission: str) -> bool:
         """Whether a decision on this permission needs to know which resource it is: its id and its name."""
@@ -305,22 +343,23 @@ class Access:
 
     def may_list(self, permission: str, kind: str, context: Context, *, default: bool = False) -> bool:
         """Whether a list of this kind could show anything. What it shows is decided for each item."""
-        deny, allow, narrow, _ = self._gathered.get(permission) or self._gather(permission)
-        if deny.statements and deny.match(Resource(kind, tenant=self.tenant), context):
+        deny, allow, narrow, *_ = self._gathered.get(permission) or self._gather(permission)
+        if deny.match(Resource(kind, tenant=self.tenant).names(), context):
             return False
         return (default or allow.could(context)) and (narrow is None or narrow.could(context))
 
     def explain(self, permission: str, resource: Resource, context: Context, *, default: bool = False) -> Decision:
         """The decision of `may`, and what decided."""
-        deny, allow, narrow, _ = self._gathered.get(permission) or self._gather(permission)
+        deny, allow, narrow, *_ = self._gathered.get(permission) or self._gather(permission)
+        names = resource.names()
         what = f"{permission} on {resource.kind}:{resource.name or resource.id or '*'}"
-        if denying := deny.matched(resource, context):
+        if denying := deny.matched(names, context):
             first = denying[0]
             return Decision(False, f"{what} is denied by statement {first.sid} of {_called(first)}", denying)
-        allowing = allow.matched(resource, context)
+        allowing = allow.matched(names, context)
         if not allowing and not default:
             return Decision(False, f"no statement of the caller's role or policies allows {what}")
-        if narrow is not None and not (narrowing := narrow.matched(resource, context)):
+        if narrow is not None and not (narrowing := narrow.matched(names, context)):
             return Decision(False, f"the API key's own policy does not allow {what}")
         allowing += narrowing if narrow is not None else ()
         if not allowing:
@@ -338,8 +377,9 @@ class Access:
         deny = those("Deny", *self._policies, *([own] if own else []))
         allow, narrow = those("Allow", *self._policies), those("Allow", own) if own else None
         sources = [deny, allow, *([narrow] if narrow else [])]
-        anything = all(each.everything() for source in sources for each in source.statements)
-        gathered = self._gathered[permission] = _Gathered(deny, allow, narrow, anything)
+        anything = all(each.patterns.everything for source in sources for each in source.statements)
+        always = not deny.statements and all(source.everything for source in sources[1:])
+        gathered = self._gathered[permission] = _Gathered(deny, allow, narrow, anything, always)
         return gathered
 
 

@@ -45,6 +45,7 @@ class App:
     public_url: str = ""  # how clients reach REST
     bell: asyncio.Event = field(default_factory=asyncio.Event)  # rings when there may be work
     heads: Heads = field(default_factory=Heads)  # tells when there are new changes
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server begins to stop: streams end
 
 
 def implemented(app: App) -> dict[str, tuple[ServiceDescriptor, object]]:
@@ -148,20 +149,27 @@ async def opened(
 
 
 @asynccontextmanager
-async def serving(app: App, http: socket.socket, *, shared: bool = False) -> AsyncIterator[Running]:
-    """REST on this socket and gRPC on config.grpc, until the block ends; then calls that run may finish."""
+async def serving(
+    app: App, http: socket.socket, *, shared: bool = False,
+    performed: Mapping[str, tuple[ServiceDescriptor, object]] | None = None,
+) -> AsyncIterator[Running]:  # fmt: skip
+    """REST on this socket and gRPC on config.grpc, until the block ends; then calls that run may finish, and streams
+    end. `performed`: services in place of those of the API."""
     config = app.config
-    pipeline = Pipeline(app, implemented(app))
+    performed = performed or implemented(app)
+    pipeline = Pipeline(app, performed)
     grpc_server = GrpcServer(pipeline, config, shared=shared)
     grpc_port = await grpc_server.start()
     settings = rest.Settings(
         body_bytes=config.body_bytes, deadline_seconds=config.deadline_seconds, tls=bool(config.tls_cert),
         cors_origins=tuple(filter(None, config.cors_origins.split(","))),
         metrics=metrics.exposition, metrics_token=config.metrics_token,
+        slow_reader_seconds=config.slow_reader_seconds,
     )  # fmt: skip
     http_server = HttpServer(uvicorn.Config(
-        rest.create(pipeline, services(), settings), http=BoundedHttp, ws="websockets-sansio", ws_max_size=2**20,
-        lifespan="off", log_config=None, access_log=False, server_header=False, proxy_headers=False, backlog=1024,
+        rest.create(pipeline, [service for service, _ in performed.values()], settings), http=BoundedHttp,
+        ws="websockets-sansio", ws_max_size=2**20, lifespan="off", log_config=None, access_log=False,
+        server_header=False, proxy_headers=False, backlog=1024,
         timeout_graceful_shutdown=round(config.grace_seconds),
         ssl_certfile=config.tls_cert or None, ssl_keyfile=config.tls_key or None,
     ))  # fmt: skip
@@ -173,6 +181,7 @@ async def serving(app: App, http: socket.socket, *, shared: bool = False) -> Asy
         grpc_host = config.grpc.rpartition(":")[0]
         yield Running(app, pipeline, f"{host}:{port}", f"{grpc_host}:{grpc_port}")
     finally:
+        app.stopping.set()
         http_server.should_exit = True
         await asyncio.gather(grpc_server.stop(config.grace_seconds), serve)
 

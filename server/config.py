@@ -33,6 +33,7 @@ class Config:
     lease_seconds: float = 10.0  # how long the work of a process that died stays its own
     deadline_seconds: float = 30.0  # of a call whose client sets none, and the longest a client may set
     grace_seconds: float = 20.0  # for calls and reconcilers to finish at a stop
+    slow_reader_seconds: float = 10.0  # that a reader of a stream may let it wait
     body_bytes: int = 2**20  # the largest JSON body
     rate_limit: int = 60_000  # calls a minute of one user, in one process; 0: no limit
     auth_rate_limit: int = 5  # calls a minute and address of the four methods that need no key; 0: no limit

@@ -1,6 +1,8 @@
 """gRPC in front of the pipeline, with server reflection and grpc.health.v1."""
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ class GrpcServer:
         services: dict[str, dict[str, Any]] = {}
         for method in pipeline.methods.values():
             name = method.descriptor.containing_service.full_name
-            services.setdefault(name, {})[method.name] = handler(pipeline, method)
+            services.setdefault(name, {})[method.name] = handler(pipeline, method, config)
         for name, handlers in services.items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         self._names = [*services, health.SERVICE_NAME]
@@ -61,7 +63,7 @@ class GrpcServer:
         await self._server.stop(grace)
 
 
-def handler(pipeline: Pipeline, method: Method) -> Any:
+def handler(pipeline: Pipeline, method: Method, config: Config) -> Any:
     """The method as gRPC calls it. Messages are parsed here, so that bytes that are none get a clear answer."""
 
     async def unary(data: bytes, context: Any) -> bytes:
@@ -78,18 +80,26 @@ def handler(pipeline: Pipeline, method: Method) -> Any:
             context.set_trailing_metadata(tuple(headers.items()))
         return response.SerializeToString()
 
-    async def streaming(first: Any, context: Any) -> AsyncIterator[bytes]:
+    def responses_to(requests: Any, context: Any, headers: dict[str, str]) -> AsyncGenerator[Message]:
+        metadata: Mapping[str, str] = dict(context.invocation_metadata() or ())
+        return pipeline.stream(method, parsed(method, requests), metadata, address(context.peer()), headers)
+
+    async def streaming(requests: Any, context: Any) -> None:
         headers: dict[str, str] = {}
         try:
-            metadata: Mapping[str, str] = dict(context.invocation_metadata() or ())
-            requests = parsed(method, first)
-            async for response in pipeline.stream(method, requests, metadata, address(context.peer()), headers):
-                yield response.SerializeToString()
+            async with aclosing(responses_to(requests, context, headers)) as responses:
+                async for response in responses:
+                    await write(context, response, config.slow_reader_seconds)
         except ApiError as error:
-            await refuse(context, error, headers)
+            await refuse(context, error, headers)  # which takes as long as a client does not read
 
-    async def upload(requests: AsyncIterator[bytes], context: Any) -> bytes:
-        return await anext(streaming(requests, context))
+    async def upload(requests: AsyncIterator[bytes], context: Any) -> Any:
+        headers: dict[str, str] = {}
+        try:
+            async with aclosing(responses_to(requests, context, headers)) as responses:
+                return (await anext(responses)).SerializeToString()
+        except ApiError as error:
+            return await refuse(context, error, headers)
 
     if not method.streams:
         return grpc.unary_unary_rpc_method_handler(unary)
@@ -115,6 +125,16 @@ async def parsed(method: Method, requests: Any) -> AsyncIterator[Message]:
         return
     async for data in requests:
         yield parse(method, data)
+
+
+async def write(context: Any, response: Message, seconds: float) -> None:
+    """Send one message of a stream, unless the client leaves us waiting for so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            await context.write(response.SerializeToString())
+    except TimeoutError:
+        text = f"a message was not read within {seconds:g} s; connect again, with the last resume_token"
+        raise ApiError("UNAVAILABLE", text) from None
 
 
 async def refuse(context: Any, error: ApiError, headers: Mapping[str, str]) -> Any:

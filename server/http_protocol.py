@@ -5,6 +5,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from rest_shim import streams
+
 HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 15.0
 
@@ -34,6 +36,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._timer.cancel()
         self._expect_head()
         super().on_message_begin()
+        self.scope["extensions"] = {streams.ABORT: {"abort": self.transport.abort}}
 
     def on_headers_complete(self) -> Any:
         self._timer.cancel()

@@ -10,17 +10,19 @@
   8. audit             rule.audit; a refused or failed call is recorded too
 
 A method that only reads gets a connection outside a transaction, and a `live` one gets none. A dry
-run (validate_only) goes through 6 and 7, and its transaction is rolled back.
+run (validate_only) goes through 6 and 7, and its transaction is rolled back. For a stream 1 and 4
+are made sure of again every second, and it ends with the server.
 The rules are method options in the protos (thecloud/v1/options.proto).
 """
 
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -38,6 +40,7 @@ from server.auth import NOBODY, Principal
 from server.errors import ApiError, invalid, invalid_fields, not_found, rate_limited
 from server.log import REQUEST_ID, new_request_id
 from server.metrics import CALLS, Observer
+from server.streams import STOPPING, watched
 
 if TYPE_CHECKING:
     from server.app import App
@@ -140,10 +143,10 @@ class Call:
         permission = registry.read_permissions().get(kind)
         return permission is not None and self.may(permission, kind, id, name)
 
-    def details(self) -> dict[str, Any]:
+    def details(self, request: Message) -> dict[str, Any]:
         """What the audit log keeps of how this was decided."""
-        said: dict[str, Any] = {"permission": self.method.permission, "name": self.resources[0].name
-                                if self.resources else ""}  # fmt: skip
+        [meant, *_] = self.resources or [self.method.resource(request, self.tenant)]
+        said: dict[str, Any] = {"permission": self.method.permission, "name": meant.name}
         if self.decision:
             said |= {"decision": self.decision.reason, "statements": [
                 {"policy_id": each.policy_id, "policy_name": each.policy_name, "sid": str(each.sid),
@@ -206,10 +209,11 @@ class Pipeline:
     async def stream(
         self, method: Method, requests: AsyncIterator[Message], metadata: Mapping[str, str], address: str,
         headers: dict[str, str],
-    ) -> AsyncIterator[Message]:  # fmt: skip
+    ) -> AsyncGenerator[Message]:  # fmt: skip
         """The responses of a streaming method, admitted by its first request. Raises ApiError and nothing else.
 
         A method that takes one request gets that; one that takes many gets the first, and an iterator of the rest.
+        Each response is pulled in a task of its own: a method must not hold a timeout or a task group over a `yield`.
         """
         call = self._call(method, metadata, address, headers)
         began, outcome, first = time.perf_counter(), "OK", method.request()
@@ -219,8 +223,12 @@ class Pipeline:
                 await self._admit(call, first)
             arguments = (first, self._validated(requests)) if method.descriptor.client_streaming else (first,)
             if method.descriptor.server_streaming:
-                async for response in method.function(call, *arguments):
-                    yield response
+                if call.tenant and not method.tenant_field:  # which it stays in, whatever becomes of the default one
+                    call.metadata = {**metadata, "x-tenant-id": str(call.tenant)}
+                made, make_sure = method.function(call, *arguments), partial(self._make_sure, call, first)
+                async with aclosing(watched(made, self.app.stopping, make_sure)) as responses:
+                    async for response in responses:
+                        yield response
             else:
                 yield await method.function(call, *arguments)
         except Exception as exception:
@@ -246,8 +254,7 @@ class Pipeline:
         """Steps 1 to 4."""
         method = call.method
         if not method.anyone:
-            key = auth.credential(call.metadata)
-            call.principal = self.app.keys.cached(key) or await self._look_up(call, key)
+            await self._identify(call)
         if method.rate_limit:
             await self._limit(call, method.rate_limit)
         elif self.app.config.rate_limit:
@@ -258,6 +265,10 @@ class Pipeline:
             raise invalid_fields([(_path(each.proto.field), each.proto.message) for each in violations])
         if not method.anyone:
             await self._authorize(call, request)
+
+    async def _identify(self, call: Call) -> None:
+        key = auth.credential(call.metadata)
+        call.principal = self.app.keys.cached(key) or await self._look_up(call, key)
 
     async def _look_up(self, call: Call, key: str) -> Principal:
         bucket = f"failed/{ratelimit.address_group(call.address)}"
@@ -280,6 +291,8 @@ class Pipeline:
         if call.tenant is None and not method.open:
             raise invalid("X-Tenant-ID", "you have no tenant: name one, or make one with POST /tenants")
         mine, permission = call.access, method.permission
+        if mine.always(permission):
+            return
         call.resources = [method.resource(request, call.tenant)]
         if call.tenant and mine.names_resources(permission):
             async with self.app.db.reading() as tx:
@@ -309,7 +322,7 @@ class Pipeline:
     def _show_allowed(self, call: Call, response: Any) -> None:
         """Leave out of a list what the caller may not see by itself."""
         method, mine = call.method, call.access
-        if not mine.names_resources(method.permission):
+        if mine.always(method.permission):
             return
         items = getattr(response, method.listed or "")
         for index in reversed(range(len(items))):
@@ -317,6 +330,13 @@ class Pipeline:
             resource = Resource(method.target_kind, item.id, getattr(item, "name", ""), str(call.tenant))
             if not mine.may(method.permission, resource, call.context, default=method.open):
                 del items[index]
+
+    async def _make_sure(self, call: Call, request: Message) -> None:
+        """Raise unless who opened the stream may still have it; the method sees in `call` who that is now."""
+        if not call.method.anyone:
+            async with asyncio.timeout(self.app.config.deadline_seconds):
+                await self._identify(call)
+                await self._authorize(call, request)
 
     async def _limit(self, call: Call, limit: options_pb2.RateLimit) -> None:
         """Take a token of the method's own bucket, which all processes share."""
@@ -389,7 +409,7 @@ class Pipeline:
             call.headers["idempotency-replayed"] = "true"
             return before
         response = await self._act(call, request)
-        audit.record(call.tx, call, "success", method.target(request, response), **call.details())
+        audit.record(call.tx, call, "success", method.target(request, response), **call.details(request))
         if key:
             await idempotency.keep(call, key, response)
         return response
@@ -398,7 +418,7 @@ class Pipeline:
         """What the caller is told. A refused or failed change is audited, and so is a read that was denied, unless
         anybody could fill the log with it."""
         error = to_api_error(exception, call.request_id)
-        if error.rule.http >= 500:
+        if error.rule.http >= 500 and error.message != STOPPING:
             log.error("rpc_failed", rpc=call.method.full_name, reason=error.reason,
                       exc_info=exception if error.reason == "INTERNAL" else None)  # fmt: skip
         known = call.method.anyone or call.principal is not NOBODY
@@ -408,7 +428,7 @@ class Pipeline:
             with suppress(*db.LOST):
                 async with asyncio.timeout(5), self.app.db.transaction(call.principal.email, call.request_id) as tx:
                     audit.record(tx, call, "failure", call.method.target(request), error.reason,
-                                 message=error.message, **call.details())  # fmt: skip
+                                 message=error.message, **call.details(request))  # fmt: skip
         return error
 
     def _observe(self, call: Call, outcome: str, seconds: float) -> None:

@@ -60,6 +60,7 @@ async def main(
         ready(running)
         await stop.wait()
         log.info("stopping")
+        app.stopping.set()
         if worker:
             worker.stop()
 

@@ -8,7 +8,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {  # what each module may import of the server, besides what comes before it
     "enums": (),
     "errors": (),
-    "db": ("enums", "errors"),
+    "messages": ("enums",),
+    "db": ("errors", "messages"),
     "metrics": (),
     "work": ("db", "metrics"),
     "changes": ("db",),

@@ -1,6 +1,6 @@
 """What holds for every method of the API, read from the descriptors."""
 
-from contextlib import suppress
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -76,14 +76,21 @@ async def call(cloud: Cloud, method: MethodDescriptor, data: bytes, metadata: An
         stream = cloud.channel.stream_stream(path)(iter([data]), metadata=metadata)
         return await stream.code()
     if method.server_streaming:
-        stream = cloud.channel.unary_stream(path)(data, metadata=metadata)
-        with suppress(grpc.aio.AioRpcError):
-            if await stream.read() is not grpc.aio.EOF:
-                stream.cancel()
-                return grpc.StatusCode.OK
-        return await stream.code()
+        return await first_status(cloud.channel.unary_stream(path)(data, metadata=metadata))
     assert not streams(method), "teach this function to call it"
     return await cloud.channel.unary_unary(path)(data, metadata=metadata).code()
+
+
+async def first_status(stream: Any) -> grpc.StatusCode:
+    """How the stream ends, or OK once it has a message. Then it is cancelled."""
+    try:
+        async with asyncio.timeout(10):
+            await stream.read()
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    finally:
+        stream.cancel()
+    return grpc.StatusCode.OK
 
 
 @every

@@ -16,6 +16,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from thecloud.v1 import instances_pb2, options_pb2
 
 from rest_shim import openapi, schemas
+from tests.streaming_service import SERVICE
 
 HTTP: Any = annotations_pb2.http
 RULE: Any = options_pb2.rule
@@ -155,6 +156,26 @@ def test_the_general_limits_are_told() -> None:
     assert "2,048 bytes" in limited["info"]["description"] and "5 seconds" in limited["info"]["description"]
     assert limited["servers"] == [{"url": "https://cloud.example"}]
     assert operations()["Login"]["x-rate-limit"] == {"per_minute": 5, "key": "address", "bucket": "auth"}
+
+
+def test_streams_and_dry_runs_are_described() -> None:
+    described = openapi.document([SERVICE])
+    OpenAPIV31SpecValidator(described).validate()
+    found = {verb["operationId"]: verb for path in described["paths"].values() for verb in path.values()}
+    watched = found["Watch"]["responses"]["200"]
+    assert watched["content"] == {"text/event-stream": {"schema": {"$ref": "#/components/schemas/WatchResponse"}}}
+    assert "`change`, `bookmark`" in watched["description"] and "`resume_token`" in watched["description"]
+    assert "named" not in found["Count"]["responses"]["200"]["description"]
+    assert {"$ref": "#/components/parameters/LastEventId"} in found["Watch"]["parameters"]
+    assert {"$ref": "#/components/parameters/LastEventId"} not in found["Show"]["parameters"]
+    assert list(found["Download"]["responses"]["200"]["content"]) == ["*/*"]
+    dry = [name for name, each in found.items() if "dry_run" in {p.get("name") for p in each["parameters"]}]
+    assert dry == ["Edit", "Show", "Drop"]
+    edited = found["Edit"]["responses"]
+    assert edited["202"]["content"]["application/json"]["schema"]["properties"]["message"]["const"] == "edited"
+    assert edited["200"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Change"}
+    assert len(found["Show"]["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"]) == 2
+    assert {"200", "204"} <= set(found["Drop"]["responses"])
 
 
 def test_comments_are_found_by_name() -> None:
