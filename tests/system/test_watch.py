@@ -130,7 +130,7 @@ async def test_every_reader_sees_every_change_once_and_in_order_whoever_is_kille
         tenant = (await person.rest.get("/auth/me")).json()["default_tenant_id"]
         await cloud.value("insert into quotas values ($1, 'policies', 10000)", tenant)
         readers = [kind(cloud, person, random.Random(number)) for number, kind in
-                   enumerate((GrpcReader, GrpcReader))]  # fmt: skip
+                   enumerate((GrpcReader, GrpcReader, SseReader, SseReader))]  # fmt: skip
         for reader in readers:
             await reader.begin()
         before: int = await cloud.value("select sequence from change_heads where tenant_id = $1", tenant)
