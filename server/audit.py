@@ -82,27 +82,41 @@ _APPEND = sa.insert(Entry.TABLE).from_select(
 def record(tx: Tx, call: "Call", status: str, target: tuple[str, str], reason: str | None = None,
            **details: Any) -> None:  # fmt: skip
     """Have an entry written when the transaction commits: what was tried on what, by whom, from where, how it ended."""
-    tenant_id = call.tenant or NO_TENANT
-    tx.before_commit["audit", str(tenant_id)] = partial(_write, call, tenant_id, status, target, reason, details)
+    principal = call.principal
+    _at_commit(tx, call.tenant or NO_TENANT, target, details, {
+        "user_id": principal.user_id if principal.key_id else None, "key_id": principal.key_id,
+        "actor": principal.email, "action": call.method.action, "status": status, "reason": reason,
+        "ip_address": call.address, "user_agent": clean(call.metadata.get("user-agent", "")),
+        "request_id": call.request_id,
+    })  # fmt: skip
+
+
+def note(tx: Tx, action: str, target: tuple[str, str], tenant_id: UUID = NO_TENANT, **details: Any) -> None:
+    """Have an entry written of what an operator does to the database itself."""
+    _at_commit(tx, tenant_id, target, details, {
+        "user_id": None, "key_id": None, "actor": tx.actor, "action": action, "status": "success", "reason": None,
+        "ip_address": "", "user_agent": "", "request_id": tx.request_id,
+    })  # fmt: skip
+
+
+def _at_commit(
+    tx: Tx, tenant_id: UUID, target: tuple[str, str], details: dict[str, Any], entry: dict[str, Any]
+) -> None:  # fmt: skip
+    tx.before_commit["audit", str(tenant_id)] = partial(_write, tenant_id, target, details, entry)
 
 
 async def _write(
-    call: "Call", tenant_id: UUID, status: str, target: tuple[str, str], reason: str | None, details: dict[str, Any],
-    tx: Tx,
+    tenant_id: UUID, target: tuple[str, str], details: dict[str, Any], entry: dict[str, Any], tx: Tx
 ) -> None:  # fmt: skip
-    principal, (kind, id) = call.principal, target
+    kind, id = target
     found = next((change for change in tx.changes if str(change.id) == id), tx.changes[0] if tx.changes else None)
     states = {"before": found.before, "after": found.after} if found else {}
-    said = {name: value for name, value in (details | states).items() if value}
+    said = {name: value for name, value in (details | states).items() if value is not None and value != ""}
     if len(text := orjson.dumps(said)) > LARGEST:
         text = orjson.dumps(details | {"too_large": "the change log has what became of the resource"})
-    values = {
-        "id": uuid4(), "created_at": datetime.now(UTC), "tenant_id": tenant_id,
-        "user_id": principal.user_id if principal.key_id else None, "key_id": principal.key_id,
-        "actor": principal.email, "action": call.method.action, "resource_type": kind, "resource_id": clean(id),
-        "status": status, "reason": reason, "ip_address": call.address,
-        "user_agent": clean(call.metadata.get("user-agent", "")), "request_id": call.request_id,
-        "details": text.decode(),
+    values = entry | {
+        "id": uuid4(), "created_at": datetime.now(UTC), "tenant_id": tenant_id, "resource_type": kind,
+        "resource_id": clean(id), "details": text.decode(),
     }  # fmt: skip
     await db.execute(tx, _APPEND, digest=digest(values), **values)
 

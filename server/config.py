@@ -36,6 +36,7 @@ class Config:
     slow_reader_seconds: float = 10.0  # that a reader of a stream may let it wait
     body_bytes: int = 2**20  # the largest JSON body
     rate_limit: int = 60_000  # calls a minute of one user, in one process; 0: no limit
+    streams: int = 100  # open at once of one user, in one process; 0: no limit
     auth_rate_limit: int = 5  # calls a minute and address of the four methods that need no key; 0: no limit
     change_days: int = 30  # how long the change log is kept, for watches and the inventory of the past
     pool_size: int = 20  # database connections of one process

@@ -1,11 +1,12 @@
-"""What operators do to the database of a cloud, whether it runs or not. Each answers with what to print."""
+"""What operators do to the database of a cloud, whether it runs or not. Each answers with what to print, and is in
+the audit log."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 
-from server import app, process, quota, rating
+from server import app, audit, process, quota, rating
 from server.config import BadConfig
 from server.db import Database, Tx
 from server.errors import ApiError
@@ -33,6 +34,7 @@ def set_quota(tenant: str, name: str, limit: int) -> Act:
     async def act(tx: Tx) -> str:
         found = await tenants.named(tx, tenant)
         await quota.set_limit(tx, found.id, name, limit)
+        audit.note(tx, "QUOTA_SET", ("quota", name), found.id, limit=limit)
         [now] = await quota.standings(tx, found.id, [name])
         return f"{found.slug} may have {limit} {name}, and has {now.used}"
 
@@ -50,6 +52,7 @@ def list_quotas(tenant: str) -> Act:
 def set_price(kind: str, type: str, price: str, since: str | None) -> Act:
     async def act(tx: Tx) -> str:
         moment = await rating.set_price(tx, kind, type, dollars(price), instant(since) if since else None)
+        audit.note(tx, "PRICE_SET", ("price", f"{kind} {type}"), price=price, effective_from=moment.isoformat())
         return f"{kind} {type} costs {price} US dollars an hour from {moment.isoformat()} on"
 
     return act

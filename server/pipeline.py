@@ -18,6 +18,7 @@ The rules are method options in the protos (thecloud/v1/options.proto).
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -161,6 +162,7 @@ class Pipeline:
     def __init__(self, app: "App", services: Mapping[str, tuple[ServiceDescriptor, object]]) -> None:
         self.app = app
         self.buckets = ratelimit.Buckets()
+        self.streams: Counter[object] = Counter()  # open ones, of each caller
         self.methods = {
             method.full_name: method
             for service, implementation in services.values()
@@ -216,11 +218,12 @@ class Pipeline:
         Each response is pulled in a task of its own: a method must not hold a timeout or a task group over a `yield`.
         """
         call = self._call(method, metadata, address, headers)
-        began, outcome, first = time.perf_counter(), "OK", method.request()
+        began, outcome, first, caller = time.perf_counter(), "OK", method.request(), None
         try:
             async with asyncio.timeout(self.app.config.deadline_seconds):
                 first = await anext(requests, first)
                 await self._admit(call, first)
+            caller = self._opened(call)
             arguments = (first, self._validated(requests)) if method.descriptor.client_streaming else (first,)
             if method.descriptor.server_streaming:
                 if call.tenant and not method.tenant_field:  # which it stays in, whatever becomes of the default one
@@ -239,7 +242,18 @@ class Pipeline:
             outcome = "CANCELLED"
             raise
         finally:
+            if caller:
+                self.streams[caller] -= 1
+                self.streams += Counter()  # drops those that have none left
             self._observe(call, outcome, time.perf_counter() - began)
+
+    def _opened(self, call: Call) -> object:
+        """Count a stream of this caller's, who may have so many."""
+        caller, most = call.address if call.method.anyone else call.principal.user_id, self.app.config.streams
+        if most and self.streams[caller] >= most:
+            raise ApiError("RATE_LIMITED", f"{most} streams are open already, which is the most; close one first")
+        self.streams[caller] += 1
+        return caller
 
     def _call(self, method: Method, metadata: Mapping[str, str], address: str, headers: dict[str, str]) -> Call:
         if address in self.proxies and (forwarded := metadata.get("x-forwarded-for")):

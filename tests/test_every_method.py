@@ -114,6 +114,13 @@ def test_it_is_audited_unless_it_only_reads(method: MethodDescriptor) -> None:
 
 
 @every
+def test_a_create_can_be_tried_out(method: MethodDescriptor) -> None:
+    if method.name.startswith("Create"):
+        assert method.input_type.fields_by_name["validate_only"].type == FieldDescriptor.TYPE_BOOL
+        assert "estimated_price_per_hour" in method.output_type.fields_by_name
+
+
+@every
 def test_it_says_what_it_acts_on(method: MethodDescriptor) -> None:
     kind, _, target = rule(method).target.partition("/") if rule(method).target else ("", "", "")
     if method.containing_service.name == "HealthService":

@@ -1,5 +1,6 @@
 """Every method, read from the descriptors, under policies that allow or deny just it, and under keys of all kinds."""
 
+import asyncio
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -143,12 +144,11 @@ async def everything_said(cloud: Cloud, method: MethodDescriptor, data: bytes, m
             stream = cloud.channel.unary_stream(path)(data, metadata=metadata)
         else:
             return await cloud.channel.unary_unary(path)(data, metadata=metadata)  # type: ignore[no-any-return]
-        with suppress(TimeoutError):
-            while (message := await stream.read()) is not grpc.aio.EOF:
-                said += message
-                if method.name in ("Watch", "TailLogs"):
-                    stream.cancel()
-                    break
+        with suppress(TimeoutError):  # of a stream that waits for something to tell
+            async with asyncio.timeout(0.5):
+                while (message := await stream.read()) is not grpc.aio.EOF:
+                    said += message
+        stream.cancel()
     except grpc.aio.AioRpcError as error:
         trailing = b"".join(str(value).encode() for _, value in error.trailing_metadata() or ())
         said += (error.details() or "").encode() + trailing

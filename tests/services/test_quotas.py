@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from server import app as server_app
-from server import operators, quota
+from server import audit, operators, quota
 from server.config import BadConfig
 from server.pipeline import Pipeline
 from tests.conftest import Cloud, Person
@@ -91,6 +91,17 @@ async def test_an_operator_sets_prices(cloud: Cloud, ada: Person) -> None:
     mine = [line[2] for line in listed if line[1] == "basic-2"]
     assert [float(price) for price in mine] == [0.02, 0.03, 0.025]
     assert ["instance", "basic-1", "0.01", "from", "1970-01-01T00:00:00Z"] in listed
+
+
+async def test_what_operators_do_is_audited(cloud: Cloud, ada: Person) -> None:
+    await perform(cloud, operators.set_quota(str(ada.tenant_id), "instances", 0))
+    [entry] = (await ada.rest.get("/audit")).json()
+    assert (entry["actor"], entry["action"], entry["resource"]) == ("operator", "QUOTA_SET", "quota/instances")
+    assert entry["details"] == {"limit": 0}
+    await perform(cloud, operators.set_price("instance", "basic-2", "0.03", None))
+    assert await cloud.value("select action from audit_log where resource_id = 'instance basic-2'") == "PRICE_SET"
+    async with cloud.app.db.reading() as tx:
+        assert all(isinstance(found, audit.Head) for found in [each async for each in audit.verify(tx, {})])
 
 
 @pytest.mark.parametrize(

@@ -225,3 +225,18 @@ async def test_a_watch_shows_no_more_than_a_policy_of_now_allows(cloud: Cloud, a
             return
         assert turn == 0 or [each.kind for each in await watching.changes(1)] == ["tenant_member"]
     raise AssertionError("the policy never took effect")
+
+
+async def test_somebody_may_have_so_many_streams_and_no_more(cloud: Cloud, ada: Person, bob: Person) -> None:
+    most = cloud.app.config.streams
+    streams = [await Watching(ada).begun() for _ in range(most)]
+    assert (await refused(ada)).code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    theirs = await Watching(bob).begun()
+    streams[0].call.cancel()
+
+    async def there_is_room() -> bool:
+        return cloud.pipeline.streams[ada.user_id] < most
+
+    await until(there_is_room)
+    await Watching(ada).begun()
+    assert not theirs.call.done()
