@@ -112,7 +112,7 @@ async def _write(
     found = next((change for change in tx.changes if str(change.id) == id), tx.changes[0] if tx.changes else None)
     states = {"before": found.before, "after": found.after} if found else {}
     said = {name: value for name, value in (details | states).items() if value is not None and value != ""}
-    if len(text := orjson.dumps(said)) > LARGEST:
+    if len(text := orjson.dumps(said, option=orjson.OPT_UTC_Z)) > LARGEST:
         text = orjson.dumps(details | {"too_large": "the change log has what became of the resource"})
     values = entry | {
         "id": uuid4(), "created_at": datetime.now(UTC), "tenant_id": tenant_id, "resource_type": kind,

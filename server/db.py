@@ -171,7 +171,8 @@ async def connect(url: str) -> Any:
 async def _prepare(connection: Any) -> None:
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", format="binary",
-        encoder=lambda value: b"\x01" + orjson.dumps(value), decoder=lambda data: orjson.loads(data[1:]),
+        encoder=lambda value: b"\x01" + orjson.dumps(value, option=orjson.OPT_UTC_Z),
+        decoder=lambda data: orjson.loads(data[1:]),
     )  # fmt: skip
 
 
