@@ -20,6 +20,7 @@ tests/drivers/contract.py is this text as tests; every driver passes it.
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, Protocol, runtime_checkable
 from uuid import UUID
 
@@ -146,6 +147,40 @@ class SupportsLogs(Protocol):
 
     async def logs(self, id: UUID, tail: int) -> bytes:
         """The last `tail` lines, oldest first, 1 MiB at most. Raises LookupError when there is no instance."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogLine:
+    """One line that an instance's command wrote, without its end."""
+
+    at: datetime
+    stream: Literal["stdout", "stderr"]
+    text: bytes
+    cut: bool = False  # it was longer: this is the beginning, 16 KiB or more of it
+
+
+@dataclass(frozen=True)
+class LogBatch:
+    """Lines in the order they were written, and where the next ones begin."""
+
+    lines: tuple[LogLine, ...]
+    position: str  # for the driver only
+    more: bool = False  # there are lines that did not fit
+
+
+@runtime_checkable
+class SupportsLogsSince(Protocol):
+    """Can go on reading what an instance's command writes where it stopped before."""
+
+    async def logs_since(self, id: UUID, position: str, most_bytes: int) -> LogBatch:
+        """The next lines after the position of an earlier batch; "" is the beginning of what is kept.
+
+        Calls that pass each batch's position to the next have every line once, in order, whether
+        the instance runs, has stopped or was started again, unless the backend threw it away
+        before it was asked for. Nothing new has the same position. A batch ends before it would
+        exceed `most_bytes`, but has one line at least. Raises LookupError when there is no instance.
+        """
         ...
 
 

@@ -10,14 +10,28 @@ import errno
 import json
 import re
 import socket
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 from uuid import UUID
 
 from aiodocker import Docker, DockerError
 from aiohttp import ClientTimeout
 
-from drivers.contracts import Capacity, InstanceSeen, InstanceSpec, PortTaken, Power, Refused, Stats, Terminal
+from drivers.contracts import (
+    Capacity,
+    InstanceSeen,
+    InstanceSpec,
+    LogBatch,
+    PortTaken,
+    Power,
+    Refused,
+    Stats,
+    Terminal,
+)
 from drivers.docker_images import Images, reference
+from drivers.docker_logs import TAIL_BYTES, TAILS, Piece, Position, Taking, frames, pieces, since, within
 from drivers.docker_stats import use
 from drivers.docker_terminal import SHELL, DockerTerminal
 
@@ -132,11 +146,28 @@ class DockerCompute:
             async with self._engine._query(path, params=params) as response:
                 async for data in response.content.iter_any():
                     received += data
-                    kept += unframed(received)
+                    kept += b"".join(text for _, text in frames(received))
                     del kept[:-LOG_BYTES]
         except DockerError as error:
             raise absent(id, error) from error
         return bytes(kept)
+
+    async def logs_since(self, id: UUID, position: str, most_bytes: int) -> LogBatch:
+        """See SupportsLogsSince. The engine finds its last lines quickly; any other it has to read up to."""
+        start = Position.read(position)
+        if start:
+            for tail in TAILS:
+                last = await self._last_pieces(id, tail)
+                if last is not None and (batch := within(last, start, most_bytes, whole=len(last) < tail)):
+                    return batch
+        taking = Taking(start, most_bytes)
+        async with aclosing(self._pieces(id, since(start))) as found:
+            async for piece in found:
+                taking.show(piece)
+                if taking.more:
+                    return taking.batch()
+        taking.end()
+        return taking.batch()
 
     async def console(self, id: UUID) -> Terminal:
         container = self._engine.containers.container(name(id))
@@ -168,6 +199,29 @@ class DockerCompute:
         if not sample["memory_stats"]:
             raise LookupError(f"instance {id} does not run")
         return sample
+
+    async def _last_pieces(self, id: UUID, tail: int) -> tuple[Piece, ...] | None:
+        """The last so many pieces of the log, or all; None when they are too large to look through."""
+        last, size = deque[Piece](), 0
+        async with aclosing(self._pieces(id, {"tail": str(tail)})) as found:
+            async for piece in found:
+                last.append(piece)
+                size += len(piece.text)
+                if size > TAIL_BYTES:
+                    return None
+        return tuple(last)
+
+    async def _pieces(self, id: UUID, which: dict[str, str]) -> AsyncGenerator[Piece]:
+        params = {"stdout": "1", "stderr": "1", "timestamps": "1"} | which
+        received = bytearray()
+        try:
+            async with self._engine._query(f"containers/{name(id)}/logs", params=params) as response, response:
+                async for data in response.content.iter_any():
+                    received += data
+                    for piece in pieces(received):
+                        yield piece
+        except DockerError as error:
+            raise absent(id, error) from error
 
     async def _create(self, spec: InstanceSpec) -> bool:
         """Have the container there, started or not. False when the image is not."""
@@ -374,16 +428,3 @@ def taken(address: str, port: int) -> bool:
 def absent(id: UUID, error: DockerError) -> Exception:
     """What to raise where the engine answers that there is no such container, or that it does not run."""
     return LookupError(f"instance {id} does not run") if error.status in (404, 409) else error
-
-
-def unframed(received: bytearray) -> bytes:
-    """Take the whole pieces off the front. Each is of one stream: its number, three zeros, length, text."""
-    text, start = bytearray(), 0
-    while (begin := start + 8) <= len(received):
-        end = begin + int.from_bytes(received[start + 4 : begin], "big")
-        if end > len(received):
-            break
-        text += received[begin:end]
-        start = end
-    del received[:start]
-    return bytes(text)

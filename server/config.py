@@ -38,6 +38,8 @@ class Config:
     rate_limit: int = 60_000  # calls a minute of one user, in one process; 0: no limit
     streams: int = 100  # open at once of one user, in one process; 0: no limit
     auth_rate_limit: int = 5  # calls a minute and address of the four methods that need no key; 0: no limit
+    log_days: int = 30  # how long logs are kept
+    log_lines: int = 100_000  # the most that are kept of one resource
     change_days: int = 30  # how long the change log is kept, for watches and the inventory of the past
     pool_size: int = 20  # database connections of one process
     trusted_proxies: str = ""  # addresses, separated by commas, whose X-Forwarded-For is believed

@@ -333,6 +333,12 @@ def read_token(token: str) -> tuple[datetime, UUID]:
         raise invalid("page_token", "this is not a page token of this list; leave it out to start anew") from None
 
 
+def given(name: str, kind: Any, condition: Callable[[Any], sa.ColumnElement[bool]]) -> sa.ColumnElement[bool]:
+    """A condition on a bind parameter that may be null: then there is none."""
+    parameter = sa.bindparam(name, type_=kind)
+    return sa.or_(parameter.is_(None), condition(parameter))
+
+
 def to_message(row: Row, **more: object) -> Any:
     """The row's message, with every field that the row, or `more`, has a value for."""
     return builder(row.MESSAGE)(row.__dict__ | more)  # type: ignore[arg-type]

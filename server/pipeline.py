@@ -86,13 +86,14 @@ class Method:
         self.rate_limit = rule.rate_limit if rule.HasField("rate_limit") else None
         self.target_kind, _, target = rule.target.partition("/")
         self.target_field = target.strip("{}") if target.startswith("{") else ""
+        self.lists = descriptor.name.startswith(("List", "Search"))
         self.listed = _listed(descriptor) if descriptor.name.startswith("List") else None
         self.observers: dict[str, Observer] = {}
 
     def resource(self, request: Message, tenant: UUID | None) -> Resource:
         """What the request is about. Of what it is to make, only the name is known."""
         id = getattr(request, self.target_field, "") if self.target_field else ""
-        name = "" if id or self.listed or not self.target_field else getattr(request, "name", "")
+        name = "" if id or self.lists or not self.target_field else getattr(request, "name", "")
         return Resource(self.target_kind, id, name, str(tenant or ""))
 
     def target(self, *messages: Message | None) -> tuple[str, str]:
@@ -312,7 +313,7 @@ class Pipeline:
             async with self.app.db.reading() as tx:
                 [meant] = call.resources
                 call.resources = await identified(tx, call.tenant, meant.kind, meant.id or meant.name)
-        if method.listed:
+        if method.lists:
             allowed = mine.may_list(permission, method.target_kind, call.context, default=method.open)
         else:
             allowed = all(mine.may(permission, each, call.context, default=method.open) for each in call.resources)

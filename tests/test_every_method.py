@@ -49,7 +49,7 @@ def valid(method: MethodDescriptor, **fixed: str) -> Message:
         "name": "some-name", "image": "nginx", "instance_type": "basic-4", "key": "some-key", "slug": "some-slug",
         "email": "somebody@example.com", "password": "password", "new_password": "password", "token": "token",
         "role": 3, "tags": {"a": "b"}, "user_id": str(uuid4()), "policy_id": str(uuid4()), "action": "instance:read",
-        "request_id": "some-request", "days": 1, "amount": 10.0,
+        "request_id": "some-request", "days": 1, "resource_id": str(uuid4()), "amount": 10.0,
     }  # fmt: skip
     request: Any = GetMessageClass(method.input_type)()
     if "statements" in method.input_type.fields_by_name:

@@ -24,23 +24,17 @@ JSON_LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 E = Entry.TABLE.c
 
 
-def _given(name: str, kind: Any, condition: Any) -> sa.ColumnElement[bool]:
-    """The condition on a parameter, when the parameter is not null."""
-    parameter = sa.bindparam(name, type_=kind)
-    return sa.or_(parameter.is_(None), condition(parameter))
-
-
 _MOMENT = postgresql.TIMESTAMP(timezone=True)
 _wanted = sa.and_(
     E.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID),
-    _given("only_user", postgresql.UUID, lambda its: E.user_id == its),
-    _given("since", _MOMENT, lambda moment: E.created_at >= moment),
-    _given("until", _MOMENT, lambda moment: E.created_at <= moment),
-    _given("actor", sa.Text, lambda its: E.actor == its),
-    _given("action", sa.Text, lambda its: E.action == its),
-    _given("kind", sa.Text, lambda its: E.resource_type == its),
-    _given("id_begins", sa.Text, lambda its: sa.func.starts_with(E.resource_id, its)),
-    _given("status", sa.Text, lambda its: E.status == its),
+    db.given("only_user", postgresql.UUID, lambda its: E.user_id == its),
+    db.given("since", _MOMENT, lambda moment: E.created_at >= moment),
+    db.given("until", _MOMENT, lambda moment: E.created_at <= moment),
+    db.given("actor", sa.Text, lambda its: E.actor == its),
+    db.given("action", sa.Text, lambda its: E.action == its),
+    db.given("kind", sa.Text, lambda its: E.resource_type == its),
+    db.given("id_begins", sa.Text, lambda its: sa.func.starts_with(E.resource_id, its)),
+    db.given("status", sa.Text, lambda its: E.status == its),
 )
 
 

@@ -28,7 +28,7 @@ from server.db import Provisioned, Tx
 from server.errors import ApiError, invalid, not_found, unsupported, wrong_state
 from server.pipeline import Call
 from server.provision import ask, create, gone, observed, pending, reconciles, reconciling
-from server.services import instance_types
+from server.services import instance_types, logs
 from server.work import NotYet, every, nudge
 
 if TYPE_CHECKING:
@@ -363,6 +363,7 @@ async def reconcile(app: "App", row: Instance) -> timedelta | None:
     """Bring one instance to what its row asks for."""
     compute = app.drivers.compute
     if row.desired == "DELETED":
+        await logs.drain(app, row)
         await compute.delete(row.id)
         await gone(app, row)
         return None

@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import get_args
 from uuid import uuid4
 
@@ -18,11 +19,14 @@ from drivers.contracts import (
     ComputeDriver,
     InstanceSeen,
     InstanceSpec,
+    LogBatch,
+    LogLine,
     PortBinding,
     Power,
     Refused,
     SupportsConsole,
     SupportsLogs,
+    SupportsLogsSince,
     SupportsStats,
     Terminal,
 )
@@ -70,7 +74,7 @@ def free_port() -> int:
 
 
 class ComputeContract:
-    """CANNOT may name: pause, resize, commands, traffic, stats, logs, console."""
+    """CANNOT may name: pause, resize, commands, traffic, stats, logs, logs since, console."""
 
     IMAGE: str
     CMD: tuple[str, ...] = ()  # one that ends at once when told to; empty: the image's own
@@ -98,6 +102,7 @@ class ComputeContract:
     def test_only_what_it_cannot_do_is_left_out(self, driver: ComputeDriver) -> None:
         assert isinstance(driver, SupportsStats) == ("stats" not in self.CANNOT)
         assert isinstance(driver, SupportsLogs) == ("logs" not in self.CANNOT)
+        assert isinstance(driver, SupportsLogsSince) == ("logs since" not in self.CANNOT)
         assert isinstance(driver, SupportsConsole) == ("console" not in self.CANNOT)
 
     async def test_the_host_has_a_size(self, driver: ComputeDriver) -> None:
@@ -358,10 +363,64 @@ class ComputeContract:
         assert await driver.logs(spec.id, tail=2) == b"two\nthree\n"
         assert await driver.logs(spec.id, tail=0) == b""
 
+    async def read(
+        self, driver: ComputeDriver, spec: InstanceSpec, position: str = "", most_bytes: int = 2**20
+    ) -> tuple[list[LogLine], str]:
+        """All lines after the position, and the position after them."""
+        assert isinstance(driver, SupportsLogsSince)
+        lines: list[LogLine] = []
+        async with asyncio.timeout(30):
+            while True:
+                batch = await driver.logs_since(spec.id, position, most_bytes)
+                assert batch.lines or not batch.more
+                assert sum(len(line.text) for line in batch.lines) <= most_bytes or len(batch.lines) == 1
+                lines += batch.lines
+                if not batch.lines:
+                    assert batch == LogBatch((), position)
+                    return lines, position
+                position = batch.position
+
+    @pytest.mark.parametrize("most_bytes", [1, 100, 1000, 2**20])
+    async def test_batches_have_every_line_once_and_in_order(
+        self, driver: ComputeDriver, spec: InstanceSpec, most_bytes: int
+    ) -> None:
+        self.needs("commands", "logs since")
+        spec = replace(spec, cmd=shell(";".join(f"echo {number}" for number in range(40)) + "; exit 0"))
+        before = datetime.now(UTC)
+        await self.ended(driver, spec)
+        lines, position = await self.read(driver, spec, most_bytes=most_bytes)
+        assert [line.text for line in lines] == [b"%d" % number for number in range(40)]
+        assert {line.stream for line in lines} == {"stdout"}
+        assert before - timedelta(seconds=2) < min(line.at for line in lines)
+        assert sorted(line.at for line in lines) == [line.at for line in lines]
+        assert await self.read(driver, spec, position) == ([], position)
+        await self.ended(driver, spec)  # started again
+        assert [line.text for line in (await self.read(driver, spec, position))[0]] == [line.text for line in lines]
+
+    async def test_the_beginning_can_be_read_again(self, driver: ComputeDriver, spec: InstanceSpec) -> None:
+        self.needs("commands", "logs since")
+        await self.ended(driver, replace(spec, cmd=shell("echo one; echo two; exit 0")))
+        assert await self.read(driver, spec) == await self.read(driver, spec)
+
+    async def test_a_line_knows_its_stream(self, driver: ComputeDriver, spec: InstanceSpec) -> None:
+        self.needs("commands", "logs since")
+        await self.ended(driver, replace(spec, cmd=shell("echo fine; echo wrong >&2; exit 0")))
+        found = {(line.stream, line.text) for line in (await self.read(driver, spec))[0]}
+        assert found == {("stdout", b"fine"), ("stderr", b"wrong")}
+
+    async def test_what_has_written_nothing_has_no_lines(self, driver: ComputeDriver, spec: InstanceSpec) -> None:
+        self.needs("logs since")
+        for power in ("STOPPED", "RUNNING"):
+            await settled(driver, replace(spec, power=power, cmd=self.CMD))
+            assert await self.read(driver, spec) == ([], "")
+
     async def test_nothing_has_no_logs_stats_or_console(self, driver: ComputeDriver) -> None:
         if isinstance(driver, SupportsLogs):
             with pytest.raises(LookupError):
                 await driver.logs(uuid4(), tail=10)
+        if isinstance(driver, SupportsLogsSince):
+            with pytest.raises(LookupError):
+                await driver.logs_since(uuid4(), "", 2**20)
         if isinstance(driver, SupportsStats):
             with pytest.raises(LookupError):
                 await driver.stats(uuid4())

@@ -4,9 +4,21 @@ import asyncio
 import string
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
 from uuid import UUID
 
-from drivers.contracts import Capacity, InstanceSeen, InstanceSpec, PortTaken, Power, Refused, Stats
+from drivers.contracts import (
+    Capacity,
+    InstanceSeen,
+    InstanceSpec,
+    LogBatch,
+    LogLine,
+    PortTaken,
+    Power,
+    Refused,
+    Stats,
+)
 
 
 @dataclass
@@ -17,14 +29,23 @@ class Machine:
     private_ip: str
     power: Power = "STOPPED"
     exit_code: int | None = None
-    log: list[bytes] = field(default_factory=list)
+    lines: list[LogLine] = field(default_factory=list)
     terminals: "list[FakeTerminal]" = field(default_factory=list)
+
+    @property
+    def log(self) -> list[bytes]:
+        return [line.text + b"\n" for line in self.lines]
+
+    def write(self, text: bytes, stream: Literal["stdout", "stderr"] = "stdout", at: datetime | None = None) -> None:
+        """Have the command write a line."""
+        self.lines.append(LogLine(at=at or datetime.now(UTC), stream=stream, text=text))
 
 
 class FakeCompute:
     """Runs nothing, and remembers everything.
 
-    Of commands it knows `sh -c` with `echo`, `exit` and anything else, which it takes to run forever.
+    Of commands it knows `sh -c` with `echo`, with or without `>&2`, `exit` and anything else, which it takes to run
+    forever.
     """
 
     def __init__(self) -> None:
@@ -111,6 +132,17 @@ class FakeCompute:
             raise LookupError(f"there is no instance {id}")
         return b"".join(self.machines[id].log[-tail:] if tail else [])[-(2**20) :]
 
+    async def logs_since(self, id: UUID, position: str, most_bytes: int) -> LogBatch:
+        await asyncio.sleep(0)
+        if id not in self.machines:
+            raise LookupError(f"there is no instance {id}")
+        lines, start = self.machines[id].lines, int(position or 0)
+        end, size = start, 0
+        while end < len(lines) and (end == start or size + len(lines[end].text) <= most_bytes):
+            size += len(lines[end].text)
+            end += 1
+        return LogBatch(tuple(lines[start:end]), str(end) if end > start else position, end < len(lines))
+
     async def console(self, id: UUID) -> "FakeTerminal":
         machine = await self._running(id)
         if machine.power == "PAUSED":
@@ -132,8 +164,10 @@ class FakeCompute:
         environment = dict(pair.split("=", 1) for pair in machine.spec.env)
         for statement in "".join(machine.spec.cmd[2:]).split(";"):
             match string.Template(statement).safe_substitute(environment).split():
+                case ["echo", *words, ">&2"]:
+                    machine.write(" ".join(words).encode(), "stderr")
                 case ["echo", *words]:
-                    machine.log.append(" ".join(words).encode() + b"\n")
+                    machine.write(" ".join(words).encode())
                 case ["exit", code]:
                     self._stop(machine, exit_code=int(code))
 
