@@ -43,9 +43,10 @@ async def current(url: str) -> str | None:
         await connection.close()
 
 
-async def upgrade(url: str) -> str | None:
-    """Run what is missing, all or nothing; the revision reached, or None when nothing was missing."""
-    has, wanted = await current(url), head()
+async def upgrade(url: str, to: str = "") -> str | None:
+    """Run what is missing up to a revision, the latest if none is named, all or nothing; the revision reached, or
+    None when nothing was missing."""
+    has, wanted = await current(url), to or head()
     if has == wanted:
         return None
     if has is not None and has > wanted:
@@ -62,7 +63,7 @@ async def upgrade(url: str) -> str | None:
     def run(connection: Any) -> None:
         connection.execute(text(f"select pg_advisory_xact_lock({LOCK})"))
         settings.attributes["connection"] = connection
-        command.upgrade(settings, "head")
+        command.upgrade(settings, wanted)
 
     engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"))
     try:

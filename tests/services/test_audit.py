@@ -12,7 +12,7 @@ import pytest
 from thecloud.v1 import audit_pb2 as pb
 from thecloud.v1.audit_pb2_grpc import AuditServiceStub
 
-from server import audit, migrate
+from server import audit
 from server.audit import Head
 from server.pipeline import Call
 from tests.conftest import Cloud, Person
@@ -225,19 +225,6 @@ async def test_an_entry_of_a_transaction_that_fails_leaves_no_gap(cloud: Cloud, 
     [head] = await verified(cloud)
     assert isinstance(head, Head)
     assert head.sequence == 2
-
-
-async def test_what_an_earlier_version_logged_is_chained(database_url: str) -> None:
-    """The migration's own way of hashing is that of this version."""
-    assert migrate.head() >= "0004"
-    values = {
-        "id": uuid4(), "created_at": datetime(2026, 1, 5, 23, 0, 0, 7, UTC), "tenant_id": uuid4(), "user_id": None,
-        "key_id": None, "actor": "a", "action": "b", "resource_type": "c", "resource_id": "d", "status": "success",
-        "reason": None, "ip_address": "", "user_agent": "", "request_id": "", "details": "{}",
-    }  # fmt: skip
-    shown = [None if values[name] is None else str(values[name]) for name in audit.HASHED]
-    shown[1] = "2026-01-05T23:00:00.000007+00:00"
-    assert audit.digest(values) == audit.hashlib.sha256(audit.orjson.dumps(shown)).digest()
 
 
 async def test_entries_over_rest_are_enveloped_where_that_is_asked_for(ada: Person) -> None:
