@@ -12,7 +12,8 @@ from typing import Any
 from uuid import UUID
 
 from bench.figure import figure
-from server.access import ROLES, Access, Policy, Resource
+from server.access import ROLES, Access, Policy
+from server.resources import Resource
 
 GOAL = 10.0  # microseconds
 ROUNDS, DECISIONS = 15, 2000

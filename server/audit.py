@@ -26,7 +26,7 @@ from server.changes import NO_TENANT
 from server.db import METADATA, Owned, Tx
 
 if TYPE_CHECKING:
-    from server.pipeline import Call
+    from server.call import Call
 
 LONGEST = 500  # characters of what a caller says
 LARGEST = 2**16  # bytes of a resource's state; the change log has what is larger

@@ -14,9 +14,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
+from server.call import Method
 from server.config import Config
 from server.errors import ApiError
-from server.pipeline import Method, Pipeline
+from server.pipeline import Pipeline
 
 LARGEST = 4 * 2**20  # bytes of one message
 

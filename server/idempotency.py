@@ -22,7 +22,7 @@ from server.work import every
 
 if TYPE_CHECKING:
     from server.app import App
-    from server.pipeline import Call
+    from server.call import Call
 
 KEPT = timedelta(hours=24)
 NOTHING = b""

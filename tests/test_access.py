@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server import access, registry
-from server.access import ROLES, Access, Policy, Resource, allows, check, permissions, resolve
+from server.access import ROLES, Access, Policy, allows, check, permissions, resolve
 from server.conditions import OPERATORS
+from server.resources import Resource
 from server.wildcards import matcher
 
 EXAMPLES = settings(max_examples=400, deadline=None)

@@ -12,7 +12,7 @@ from thecloud.v1 import audit_pb2 as pb
 
 from server import db
 from server.audit import Entry
-from server.pipeline import Call
+from server.call import Call
 
 if TYPE_CHECKING:
     from server.app import App

@@ -10,9 +10,9 @@ from thecloud.v1 import billing_pb2 as pb
 
 from server import budgets, changes, db, enums, rating
 from server.budgets import Budget
+from server.call import Call
 from server.db import Tx
 from server.errors import invalid, not_found
-from server.pipeline import Call
 from server.services.tenants import Tenant
 from server.work import wake
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 from thecloud.v1 import health_pb2 as pb
 
-from server.pipeline import Call
+from server.call import Call
 
 if TYPE_CHECKING:
     from server.app import App

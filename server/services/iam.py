@@ -14,13 +14,14 @@ from sqlalchemy.dialects import postgresql
 from thecloud.v1 import iam_pb2 as pb
 
 from server import access, auth, changes, conditions, db, enums, quota, registry
-from server.access import Access, Policy, Resource
+from server.access import Access, Policy
 from server.audit import Entry
 from server.auth import ATTACHMENTS, Member, Principal, StoredPolicy
+from server.call import Call, identified
 from server.conditions import CONTEXT_KEYS
 from server.db import Tx
 from server.errors import ApiError, invalid, invalid_fields, not_found
-from server.pipeline import Call, identified
+from server.resources import Resource
 
 if TYPE_CHECKING:
     from server.app import App

@@ -13,9 +13,9 @@ from thecloud.v1 import identity_pb2 as pb
 
 from server import auth, changes, db, ratelimit
 from server.auth import ApiKey, User
+from server.call import Call
 from server.db import METADATA, Tx
 from server.errors import ApiError, invalid, not_found
-from server.pipeline import Call
 from server.services import iam, tenants
 from server.work import RECONCILERS, every, wake
 

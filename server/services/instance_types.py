@@ -7,9 +7,9 @@ import sqlalchemy as sa
 from thecloud.v1 import instance_types_pb2 as pb
 
 from server import db, rating
+from server.call import Call
 from server.db import METADATA, Tx
 from server.errors import invalid
-from server.pipeline import Call
 
 if TYPE_CHECKING:
     from server.app import App

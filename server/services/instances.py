@@ -24,9 +24,9 @@ from drivers.contracts import (
 )
 from server import console, db, enums, hosts, ports, quota, rating
 from server.auth import ApiKey
+from server.call import Call
 from server.db import Provisioned, Tx
 from server.errors import ApiError, invalid, not_found, unsupported, wrong_state
-from server.pipeline import Call
 from server.provision import ask, create, gone, observed, pending, reconciles, reconciling
 from server.services import instance_types, logs
 from server.work import NotYet, every, nudge

@@ -11,10 +11,10 @@ from sqlalchemy.dialects import postgresql
 from thecloud.v1 import inventory_pb2 as pb
 
 from server import db
+from server.call import Call
 from server.changes import CHANGES, HEADS
 from server.db import Tx
 from server.errors import invalid
-from server.pipeline import Call
 from server.services.watch import expired
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from thecloud.v1 import watch_pb2
 
 from drivers.contracts import LogLine, SupportsLogsSince
 from server import db
+from server.call import Call, identified
 from server.db import METADATA, Owned, Tx
 from server.messages import builder
-from server.pipeline import Call, identified
 from server.work import every
 
 if TYPE_CHECKING:

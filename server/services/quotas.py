@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from thecloud.v1 import quotas_pb2 as pb
 
 from server import quota
-from server.pipeline import Call
+from server.call import Call
 
 if TYPE_CHECKING:
     from server.app import App

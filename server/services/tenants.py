@@ -12,9 +12,9 @@ from thecloud.v1 import tenants_pb2 as pb
 
 from server import access, changes, db, enums
 from server.auth import Member, User
+from server.call import Call
 from server.db import Row, Tx
 from server.errors import ApiError, not_found
-from server.pipeline import Call
 
 if TYPE_CHECKING:
     from server.app import App

@@ -11,10 +11,10 @@ from sqlalchemy.dialects import postgresql
 from thecloud.v1 import watch_pb2 as pb
 
 from server import db, enums, rating
+from server.call import Call
 from server.changes import CHANGES, HEADS
 from server.db import Tx
 from server.errors import ApiError, invalid
-from server.pipeline import Call
 from server.work import every
 
 if TYPE_CHECKING:

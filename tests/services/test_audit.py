@@ -14,7 +14,7 @@ from thecloud.v1.audit_pb2_grpc import AuditServiceStub
 
 from server import audit
 from server.audit import Head
-from server.pipeline import Call
+from server.call import Call
 from tests.conftest import Cloud, Person
 
 DOCUMENTED = {"id", "timestamp", "actor", "action", "resource", "status", "ip_address"}
