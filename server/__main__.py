@@ -169,13 +169,13 @@ def verify_audit(
     import asyncio
 
     from server import audit as chains
-    from server import db
+    from server import db, migrate
 
     noted = read_heads(heads) if heads else {}
     config = read(data=data, database_url=database_url)
 
     async def run() -> bool:
-        connection, holds = await db.connect(database_of(config)), True
+        connection, holds = await migrate.first_connection(database_of(config)), True
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 async for found in chains.verify(db.Tx(connection), noted):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,6 +17,7 @@ from server import audit
 from server.audit import Head
 from server.call import Call
 from tests.conftest import Cloud, Person
+from tests.system.process import command
 
 DOCUMENTED = {"id", "timestamp", "actor", "action", "resource", "status", "ip_address"}
 
@@ -243,3 +245,22 @@ async def test_without_the_permission_there_is_no_export(cloud: Cloud, ada: Pers
             .read()
         )
     assert error.value.code() == grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_the_command_tells_where_chains_end_and_where_one_is_broken(
+    cloud: Cloud, chain: str, tmp_path: Path
+) -> None:
+    there = {"THECLOUD_DATABASE_URL": cloud.app.db.url}
+    holds = await command("audit", "verify", **there)
+    assert (holds.code, holds.errors) == (0, "")
+    assert [line.split()[1] for line in holds.output.splitlines()] == ["10", "10"]
+    (tmp_path / "heads").write_text(holds.output)
+    assert (await command("audit", "verify", "--heads", str(tmp_path / "heads"), **there)).code == 0
+    await cloud.value("update audit_log set actor = 'x' where tenant_id = $1 and sequence = 4", UUID(chain))
+    found = await command("audit", "verify", **there)
+    assert found.code == 1
+    assert f"tenant {chain}: entry 4 (id " in found.errors
+    away = await command("audit", "verify", THECLOUD_DATABASE_URL="postgresql://127.0.0.1:1/nothing")
+    assert (away.code, away.errors.count("\n")) == (2, 1)
+    (tmp_path / "heads").write_text("nonsense")
+    assert (await command("audit", "verify", "--heads", str(tmp_path / "heads"), **there)).code == 2
