@@ -68,10 +68,10 @@ async def usage(tx: Tx, tenant_id: UUID, names: Sequence[str]) -> dict[str, int]
 
 async def enforce(tx: Tx, tenant_id: UUID, before: dict[str, int]) -> None:
     """Raise QUOTA_EXCEEDED when the transaction has taken more than the tenant may have. Using less is always fine."""
-    for now in await standings(tx, tenant_id, before):
-        used = before[now.name]
-        if now.used > now.limit and now.used > used:
-            raise quota_exceeded(now.name, now.limit, used, now.used - used)
+    for standing in await standings(tx, tenant_id, before):
+        used = before[standing.name]
+        if standing.used > standing.limit and standing.used > used:
+            raise quota_exceeded(standing.name, standing.limit, used, standing.used - used)
 
 
 async def standings(tx: Tx, tenant_id: UUID, names: Iterable[str]) -> list[Standing]:
