@@ -92,19 +92,23 @@ def _prefix(address: str | None, length: int) -> str | None:
 
 @contextmanager
 def inside(path: str) -> Iterator[Netlink]:
+    """This thread in the namespace of that file, for as long as the block runs, and a netlink socket there."""
+    with entered(path), IPRoute(strict_check=True) as opened:
+        yield Netlink(opened)
+
+
+@contextmanager
+def entered(path: str) -> Iterator[None]:
     """This thread in the namespace of that file, for as long as the block runs."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    home = os.open(HOST, os.O_RDONLY)
     try:
         there = os.open(path, os.O_RDONLY)
         try:
-            if os.fstat(there).st_ino == os.fstat(home).st_ino and path != HOST:
-                raise RuntimeError(f"{path} is the namespace of this process")
             _enter(there)
         finally:
             os.close(there)
         try:
-            with IPRoute(strict_check=True) as opened:
-                yield Netlink(opened)
+            yield
         finally:
             _enter(home)
     finally:

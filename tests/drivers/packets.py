@@ -5,19 +5,11 @@ import selectors
 import socket
 import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from drivers import linux_kernel as kernel
 
 PATIENCE = 0.4  # seconds after which a packet counts as lost: on one machine a reply takes a few milliseconds
-
-
-@contextmanager
-def within(path: str) -> Iterator[None]:
-    """Sockets made in the block are of that namespace, for good."""
-    with kernel.inside(path):
-        yield
 
 
 def checksum(data: bytes) -> int:
@@ -35,7 +27,7 @@ class Box:
         self._stop, stopped = socket.socketpair()
         self._selector.register(stopped, selectors.EVENT_READ)
         self._sockets = [self._stop, stopped]
-        self._thread = threading.Thread(target=self._serve)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -59,7 +51,7 @@ class Box:
         return self
 
     def opened(self, kind: int, protocol: int = 0) -> socket.socket:
-        with within(self.path):
+        with kernel.entered(self.path):
             made = socket.socket(socket.AF_INET, kind, protocol)
         made.settimeout(PATIENCE)
         return made
@@ -113,7 +105,7 @@ class Box:
 
     def frame(self, name: str, data: bytes) -> None:
         """Send a frame as it is."""
-        with within(self.path), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        with kernel.entered(self.path), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
             wire.bind((name, 0))
             wire.send(data)
 
