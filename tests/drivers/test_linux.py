@@ -1,7 +1,7 @@
 """The linux network driver against the kernel, with real packets."""
 
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from drivers.linux import LinuxNetwork
 from drivers.linux_plan import External
 from drivers.network import ElasticIp, Group, Topology
 from tests.drivers.contract import free_port
-from tests.drivers.network_contract import ANYWHERE, NetworkContract, Wires, allow, with_groups, with_route
+from tests.drivers.network_contract import ANYWHERE, NetworkContract, Wires, allow, ip, with_groups, with_route
 from tests.drivers.packets import Box
 from tests.engines import require
 
@@ -49,7 +49,7 @@ class TestLinuxNetwork(NetworkContract):
         return driver
 
     @pytest.fixture
-    def outside(self, wires: Wires) -> Iterator[Callable[[], Box]]:
+    def outside(self, wires: Wires) -> Callable[[], Box]:
         """A host of the external network, once that is there."""
 
         def make() -> Box:
@@ -61,10 +61,10 @@ class TestLinuxNetwork(NetworkContract):
                 there.do("link", "add", ifname="world", kind="veth", peer={"ifname": "eth0", "net_ns_fd": namespace})
             linux_external.attach(EXTERNAL, "world")
             for command in ("addr add 198.18.9.9/16 dev eth0", "link set eth0 up"):
-                subprocess.run(["ip", "-n", box.path[11:], *command.split()], check=True)
+                ip("-n", box.path[11:], *command.split())
             return box
 
-        yield make
+        return make
 
     async def test_it_leaves_nothing_behind(self, driver: LinuxNetwork, vpc: Topology) -> None:
         before = of_the_host()
@@ -108,7 +108,7 @@ class TestLinuxNetwork(NetworkContract):
     ) -> None:
         await driver.apply(vpc)
         namespace = driver._name(vpc.vpc_id)
-        subprocess.run(["ip", "netns", "exec", namespace, "nft", "flush chain ip vpc forward"], check=True)
+        ip("netns", "exec", namespace, "nft", "flush chain ip vpc forward")
         assert not wires.boxes[vpc.ports[0].id].ping(vpc.ports[1].address)
         await driver.apply(vpc)
         assert wires.boxes[vpc.ports[0].id].ping(vpc.ports[1].address)
