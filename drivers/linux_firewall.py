@@ -92,7 +92,8 @@ def render(topology: Topology, publisher: Publisher | None) -> tuple[Table, Tabl
     leading = [ports[id] for id in sorted(forwarders(topology)) if id in ports]
 
     ip.set("senders", "ifname . ether_addr . ipv4_addr", senders)
-    ip.set("forwarders", "ifname . ether_addr", [f'"{link("p", port.id)}" . {port.mac}' for port in leading])
+    routers = [f'"{link("p", port.id)}" . {port.mac}' for port in leading]
+    ip.set("forwarders", "ifname . ether_addr", routers)
     ip.set("addresses", "ipv4_addr", addresses)
     ip.set("gateways", "ipv4_addr", [subnet.gateway_ip for subnet in topology.subnets])
     filter_spoofed(ip, topology, publisher)
@@ -102,7 +103,11 @@ def render(topology: Topology, publisher: Publisher | None) -> tuple[Table, Tabl
 
     arp.set("senders", "ifname . ether_addr . ipv4_addr", senders)
     legs = [f'iifname "{name}" accept' for name in [*outer_links(topology), *([PUBLISH] if publisher else [])]]
-    known = ["iifname . arp saddr ether . arp saddr ip @senders accept"]
+    arp.set("forwarders", "ifname . ether_addr", routers)
+    known = [
+        "iifname . arp saddr ether . arp saddr ip @senders accept",
+        "iifname . arp saddr ether @forwarders accept",
+    ]
     arp.chain("input", known + legs, "type filter hook input priority filter; policy drop;")
     return ip, arp
 

@@ -43,7 +43,8 @@ def ip(*arguments: str) -> str:
 
 
 def addresses_of_the_host() -> list[str]:
-    return [line.split()[3].partition("/")[0] for line in ip("-4", "-o", "address").splitlines()]
+    lines = ip("-4", "-o", "address", "show", "scope", "global").splitlines()
+    return [line.split()[3].partition("/")[0] for line in lines]
 
 
 class Wires:

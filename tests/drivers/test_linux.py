@@ -54,12 +54,9 @@ class TestLinuxNetwork(NetworkContract):
 
         def make() -> Box:
             box = wires.box()
-            with (
-                linux_kernel.inside(linux_kernel.file_of(EXTERNAL.name)) as there,
-                linux_external.opened(box.path) as namespace,
-            ):
-                there.do("link", "add", ifname="world", kind="veth", peer={"ifname": "eth0", "net_ns_fd": namespace})
-            linux_external.attach(EXTERNAL, "world")
+            there, here = EXTERNAL.name, box.path[11:]
+            ip("-n", there, "link", "add", "world", "type", "veth", "peer", "name", "eth0", "netns", here)
+            ip("-n", there, "link", "set", "world", "master", linux_external.BRIDGE, "up")
             for command in ("addr add 198.18.9.9/16 dev eth0", "link set eth0 up"):
                 ip("-n", box.path[11:], *command.split())
             return box
