@@ -145,3 +145,32 @@ class TestLinuxNetwork(NetworkContract):
         else:
             pytest.fail("it never got through")
         left = 1000
+
+    async def test_a_container_gets_its_interface_back_after_a_restart(
+        self, driver: LinuxNetwork, wires: Wires, vpc: Topology
+    ) -> None:
+        require("docker")
+        name, (a, b, _) = f"test-{uuid4()}", vpc.ports
+
+        def docker(*arguments: str) -> str:
+            return subprocess.run(
+                ["docker", *arguments], check=True, capture_output=True, text=True, timeout=60
+            ).stdout.strip()
+
+        def with_container() -> Topology:
+            file = docker("inspect", "-f", "{{.NetworkSettings.SandboxKey}}", name)
+            return replace(vpc, ports=(a, replace(b, netns=file), *vpc.ports[2:]))
+
+        docker("run", "-d", "--name", name, "--network", "none", "busybox", "sh", "-c",
+               "echo it is me > /tmp/index.html; exec httpd -f -p 80 -h /tmp")  # fmt: skip
+        try:
+            for _ in range(2):
+                await driver.apply(with_container())
+                assert wires.boxes[a.id].ping(b.address)
+                with wires.boxes[a.id].connect(b.address, 80) as one:
+                    one.send(b"GET / HTTP/1.0\r\n\r\n")
+                    assert one.recv(1000)
+                assert await driver.observe(vpc.vpc_id) == with_container()
+                docker("restart", "-t", "0", name)
+        finally:
+            docker("rm", "-f", name)
