@@ -118,7 +118,7 @@ class LinuxNetwork:
             peered = {one.id for one in wanted.peerings if link("x", one.id) in present}
             plugged = {one.id for one in wanted.ports if (one.address, link("p", one.id)) in reached}
             routes = plan.routes(wanted, plugged, peered, self._external)
-            as_wanted = all(vpc.routes(table) == specs for table, specs in routes.items())
+            as_wanted = all(kernel.routes(table) == specs for table, specs in routes.items())
             as_wanted &= vpc.rules() == plan.rules(wanted, plugged, record.publisher)
             untouched = record.generation == kernel.generation()
         return replace(

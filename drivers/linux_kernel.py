@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 from pyroute2 import IPRoute, NetlinkError, netns
 
 CLONE_NEWNET = 0x40000000
@@ -25,6 +26,7 @@ NFT_MSG_GETGEN = 16
 NFTA_GEN_ID = 1
 SIOCGIFFLAGS = 0x8913
 IFF_UP = 1
+TYPES = {"unicast": 1, "blackhole": 6, "unreachable": 7, "throw": 9}
 LAST = 4278198272  # the metric of a route that is taken when there is no other
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -69,20 +71,6 @@ class Netlink:
             )
             for rule in self._socket.get_rules(family=socket.AF_INET)
             if 0 < (rule.get_attr("FRA_PRIORITY") or 0) < 32766
-        }
-
-    def routes(self, table: int) -> set[tuple[str, int, str | None, str | None]]:
-        """The routes of a table, as (destination, type, link, next hop)."""
-        names = {number: name for number, name in socket.if_nameindex()}
-        return {
-            (
-                _prefix(route.get_attr("RTA_DST"), route["dst_len"]) or "0.0.0.0/0",
-                route["type"],
-                names.get(route.get_attr("RTA_OIF")),
-                route.get_attr("RTA_GATEWAY"),
-            )
-            for route in self._socket.get_routes(family=socket.AF_INET, table=table)
-            if route.get_attr("RTA_PRIORITY") != LAST
         }
 
 
@@ -197,6 +185,23 @@ def neighbourly_routes() -> set[tuple[str, str]]:
         if mask == "FFFFFFFF":
             found.add((socket.inet_ntoa(struct.pack("=I", int(destination, 16))), name))
     return found
+
+
+def routes(table: int) -> set[tuple[str, int, str | None, str | None]]:
+    """The routes of a table, as (destination, type, link, next hop). Read with `ip`: pyroute2 reads all tables."""
+    command = ["ip", "-json", "-4", "route", "show", "table", str(table)]
+    listed = subprocess.run(command, capture_output=True, timeout=10).stdout  # fails where there is no such table yet
+    return {
+        (_destination(one["dst"]), TYPES[one.get("type", "unicast")], one.get("dev"), one.get("gateway"))
+        for one in orjson.loads(listed or b"[]")
+        if one.get("metric") != LAST
+    }
+
+
+def _destination(text: str) -> str:
+    if text == "default":
+        return "0.0.0.0/0"
+    return text if "/" in text else f"{text}/32"
 
 
 def setting(path: str, value: str) -> None:

@@ -189,7 +189,7 @@ def bound(namespace: Netlink, name: str, mbps: int | None) -> None:
 def set_routes(vpc: Netlink, wanted: dict[int, set[RouteSpec]]) -> None:
     for table, specs in wanted.items():
         close_table(vpc, table)
-        there = vpc.routes(table)
+        there = kernel.routes(table)
         for spec in specs - there:
             route(vpc, "replace", table, spec)
         kept = {spec[0] for spec in specs}
@@ -214,7 +214,7 @@ def set_rules(vpc: Netlink, wanted: set[RuleSpec]) -> None:
         rule(vpc, "add", spec)
     for spec in there - wanted:
         if spec[-1] not in {plan.MAIN, *(one[-1] for one in wanted)}:
-            for old in vpc.routes(spec[-1]):
+            for old in kernel.routes(spec[-1]):
                 route(vpc, "del", spec[-1], old)
             vpc.do("route", "del", dst="0.0.0.0/0", type=UNREACHABLE, table=spec[-1], priority=LAST,
                    family=socket.AF_INET)  # fmt: skip
