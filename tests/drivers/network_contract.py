@@ -6,6 +6,7 @@ and `OUTSIDE`, the range of its external network. What it cannot do is named in 
 
 import asyncio
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -259,6 +260,22 @@ class NetworkContract:
         assert wires.boxes[a.id].ping("172.20.0.1")
         await driver.apply(replace(routed, ports=(a, replace(b, netns=None))))
         assert not wires.boxes[a.id].ping("172.20.0.1")
+
+    async def test_an_instance_sends_no_faster_than_its_rate(
+        self, driver: NetworkDriver, wires: Wires, vpc: Topology
+    ) -> None:
+        a, b, c = vpc.ports
+
+        async def seconds(mbps: int | None) -> float:
+            await driver.apply(replace(vpc, ports=(replace(a, mbps=mbps), b, c)))
+            with wires.boxes[a.id].connect(b.address, 80) as flow:
+                flow.settimeout(10)
+                begun = time.monotonic()
+                await asyncio.to_thread(flow.sendall, bytes(6_000_000))
+                return time.monotonic() - begun
+
+        assert await seconds(20) > 0.5  # 6 MB are 2.4 s at that rate, less what buffers hold
+        assert await seconds(None) < 0.5
 
     # Peerings
 

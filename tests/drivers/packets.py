@@ -126,7 +126,7 @@ class Box:
         elif kind == socket.SOCK_STREAM:
             accepted, caller = one.accept()
             self._selector.register(accepted, selectors.EVENT_READ, caller[0])
-        elif one.recv(100):
+        elif one.recv(65536):
             one.send(str(kind).encode())
         else:
             self._selector.unregister(one)
