@@ -85,6 +85,8 @@ ENGINES = (
            lambda: postgres.binaries() is not None, before_install=no_cluster_of_its_own),
     Engine("docker", "instances in containers", ("docker.io",), docker_version, docker_answers,
            "start it as root (`thecloud doctor --fix`), and let this user in: usermod -aG docker $USER", start_docker),
+    Engine("nftables", "the network of VPCs", ("nftables", "iproute2"), lambda: first_line("nft", "--version"),
+           lambda: shutil.which("nft") is not None and shutil.which("ip") is not None),
     Engine("image tools", "`thecloud images build`", ("mmdebstrap",), lambda: first_line("mmdebstrap", "--version"),
            lambda: shutil.which("mmdebstrap") is not None),
 )  # fmt: skip

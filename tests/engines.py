@@ -1,6 +1,7 @@
 """The engines that tests run against: one that is missing skips on a laptop and fails where it is required."""
 
 import os
+import shutil
 import socket
 from collections.abc import Callable
 
@@ -13,7 +14,12 @@ def _docker() -> bool:
         return probe.connect_ex("/var/run/docker.sock") == 0
 
 
-PROBES: dict[str, Callable[[], bool]] = {"docker": _docker}
+def _nftables() -> bool:
+    """As root only: namespaces and firewalls are nobody else's to make."""
+    return os.geteuid() == 0 and shutil.which("nft") is not None and shutil.which("ip") is not None
+
+
+PROBES: dict[str, Callable[[], bool]] = {"docker": _docker, "nftables": _nftables}
 
 
 def require(name: str) -> None:

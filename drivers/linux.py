@@ -1,0 +1,174 @@
+"""VPCs of this host as network namespaces: the kernel's own routing and nftables, and no daemon.
+
+The namespace of a VPC is its router, named after the VPC. Each instance hangs on a link of its own
+in it and is told that its whole subnet is there: the router answers ARP for all of it, so that every
+packet, within a subnet too, passes the IP layer, which keeps track of flows. (This kernel tracks none
+on a bridge.) The table of a sender's subnet is chosen by its address, which cannot be another's.
+
+apply() compares with the kernel and programs the difference: the firewall first, so that no link is
+there without it, and as the last thing of each interface the route that leads to it, so that one
+without that route was left half done and is made anew.
+"""
+
+import asyncio
+import hashlib
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+from drivers import linux_external as outer
+from drivers import linux_firewall as firewall
+from drivers import linux_kernel as kernel
+from drivers import linux_parts as parts
+from drivers import linux_plan as plan
+from drivers.linux_kernel import HOST
+from drivers.linux_plan import IGW, External, Publisher, link
+from drivers.linux_record import Record, Records
+from drivers.network import Topology
+
+STATE = Path("/run/thecloud-network")
+
+
+class LinuxNetwork:
+    """See NetworkDriver. It keeps apart from other clouds on the same host by `cloud_id`."""
+
+    def __init__(
+        self,
+        cloud_id: str,
+        external: External | None = None,
+        publish_address: str = "127.0.0.1",
+        state: Path = STATE,
+    ) -> None:
+        self._prefix = f"thecloud-{hashlib.sha256(cloud_id.encode()).hexdigest()[:8]}-"
+        self._external = external or External()
+        self._publish_address = publish_address
+        self._state = state
+        self._records = Records(state)
+
+    async def apply(self, topology: Topology) -> None:
+        await asyncio.to_thread(self._apply, topology)
+
+    async def observe(self, vpc_id: UUID) -> Topology | None:
+        return await asyncio.to_thread(self._observe, vpc_id)
+
+    async def delete(self, vpc_id: UUID) -> None:
+        await asyncio.to_thread(self._delete, vpc_id)
+
+    async def list(self) -> set[UUID]:
+        names = await asyncio.to_thread(kernel.namespaces)
+        return {UUID(name.removeprefix(self._prefix)) for name in names if name.startswith(self._prefix)}
+
+    def _name(self, vpc_id: UUID) -> str:
+        return f"{self._prefix}{vpc_id}"
+
+    def _apply(self, topology: Topology) -> None:
+        with outer.locked(self._state / f"{self._name(topology.vpc_id)}.lock"):
+            waiting = self._program(topology)
+        for peer in waiting:
+            self._apply_again(peer)
+
+    def _apply_again(self, vpc_id: UUID) -> None:
+        """Bring in what became possible, or stopped to be, with a change of another VPC."""
+        if record := self._records.read(self._name(vpc_id)):
+            self._apply(record.topology)
+
+    def _program(self, topology: Topology) -> set[UUID]:
+        """Make it so. Returns the VPCs that wait for a peering which is there now."""
+        name = self._name(topology.vpc_id)
+        kernel.make_namespace(name)
+        publisher = outer.publisher(topology, name, self._publish_address)
+        record = self._records.read(name)
+        living = identities(topology)
+        with ExitStack() as stack:
+            if parts.outer_legs(topology):
+                stack.enter_context(outer.locked())
+                outer.ensure(self._external)
+            vpc = stack.enter_context(kernel.inside(kernel.file_of(name)))
+            parts.settle(vpc)
+            before = record if record and record.generation == kernel.generation() else None
+            program_firewall(before, topology, publisher)
+            parts.link_outside(vpc, topology, self._external)
+            parts.link_publisher(vpc, publisher)
+            peered, waiting = parts.link_peers(vpc, topology, self._names_of_peers(topology))
+            parts.set_gateways(vpc, topology)
+            parts.plug_all(vpc, topology, living, record)
+            parts.set_routes(vpc, plan.routes(topology, set(living), peered, self._external))
+            parts.set_rules(vpc, plan.rules(topology, set(living), publisher))
+            generation = kernel.generation()
+        plugged = {str(id): identity for id, identity in living.items()}
+        self._records.write(
+            name, Record(topology=topology, publisher=publisher, generation=generation, plugged=plugged)
+        )
+        if not parts.outer_legs(topology):
+            with outer.locked():
+                outer.remove_if_unused(self._external)
+        return waiting
+
+    def _observe(self, vpc_id: UUID) -> Topology | None:
+        name = self._name(vpc_id)
+        if not kernel.is_namespace(kernel.file_of(name)):
+            return None
+        record = self._records.read(name)
+        if record is None:
+            return Topology(vpc_id=vpc_id, tenant_id=UUID(int=0), cidrs=())
+        wanted = record.topology
+        with kernel.inside(kernel.file_of(name)) as vpc:
+            present, reached = kernel.links(), kernel.neighbourly_routes()
+            peered = {one.id for one in wanted.peerings if link("x", one.id) in present}
+            plugged = {one.id for one in wanted.ports if (one.address, link("p", one.id)) in reached}
+            routes = plan.routes(wanted, plugged, peered, self._external)
+            as_wanted = all(kernel.routes(table) == specs for table, specs in routes.items())
+            as_wanted &= vpc.rules() == plan.rules(wanted, plugged, record.publisher)
+            untouched = record.generation == kernel.generation()
+        return replace(
+            wanted,
+            ports=tuple(one for one in wanted.ports if one.netns is None or one.id in plugged),
+            groups=wanted.groups if untouched else (),
+            route_tables=wanted.route_tables if as_wanted else (),
+            internet_gateway=wanted.internet_gateway if IGW in present else None,
+            nat_gateways=tuple(one for one in wanted.nat_gateways if link("n", one.id) in present),
+            peerings=tuple(one for one in wanted.peerings if one.id in peered),
+        )
+
+    def _delete(self, vpc_id: UUID) -> None:
+        name = self._name(vpc_id)
+        with outer.locked(self._state / f"{name}.lock"):
+            record = self._records.read(name)
+            outer.unpublish(vpc_id)
+            if kernel.is_namespace(kernel.file_of(name)):
+                with kernel.inside(kernel.file_of(name)) as vpc:
+                    for one in kernel.links():
+                        if one == IGW or one[:2] in ("n-", "x-"):
+                            vpc.remove(one)
+            kernel.remove_namespace(name)
+            with outer.locked():
+                outer.remove_if_unused(self._external)
+            self._records.remove(name)
+        for peering in record.topology.peerings if record else ():
+            self._apply_again(peering.peer_vpc_id)
+        (self._state / f"{name}.lock").unlink(missing_ok=True)
+
+    def _names_of_peers(self, topology: Topology) -> dict[UUID, str]:
+        """The namespaces of the peers that are there."""
+        names = {one.id: self._name(one.peer_vpc_id) for one in topology.peerings}
+        return {id: name for id, name in names.items() if kernel.is_namespace(kernel.file_of(name))}
+
+
+def identities(topology: Topology) -> dict[UUID, int]:
+    """Of the ports whose instance runs, the identity of its namespace."""
+    own = kernel.identity(HOST)
+    found = {port.id: kernel.identity(port.netns) for port in topology.ports if port.netns}
+    if own in found.values():
+        raise ValueError("a port would be plugged into the namespace of the host")
+    return {id: identity for id, identity in found.items() if identity is not None}
+
+
+def program_firewall(record: Record | None, topology: Topology, publisher: Publisher | None) -> None:
+    """In one transaction: the difference from what is recorded, or all of it anew."""
+    after = firewall.render(topology, publisher)
+    if record is None:
+        kernel.nft("".join(firewall.replacement(table) for table in after))
+        return
+    before = firewall.render(record.topology, record.publisher)
+    kernel.nft("".join(map(firewall.difference, before, after)))

@@ -1,0 +1,180 @@
+"""What the control plane asks of the network below it: one VPC at a time, as a whole.
+
+The parts of a VPC depend on each other, so `apply` takes all of them and finds the difference
+itself. It may be repeated and may die anywhere: applied again, it ends the same. Applied with
+what is there already it changes nothing, and no flow notices.
+
+What holds for packets:
+
+- Between two instances, all passes the VPC's router, within a subnet too. A packet goes where
+  the most specific route of the table of the sender's subnet says; without a route it is refused.
+  The reply needs a route of its own. A route whose target is gone is a blackhole.
+- Groups only allow. Without a group an instance is open to its VPC and closed to what comes
+  from outside it, over an elastic IP or a peering. With groups, only what a rule of one of them
+  allows comes in. All goes out, unless one of the groups has an egress rule: then only what an
+  egress rule allows. Replies pass. With its rule a flow ends that it allowed.
+- An instance sends with its own MAC and address only. One that a route names as its target also
+  sends for others.
+- Through an internet gateway goes only what has an elastic IP, 1:1 both ways. Through a NAT
+  gateway goes what routes lead to it, in one direction, while the table of the gateway's own
+  subnet leads everything (0.0.0.0/0) to the internet gateway.
+- A peering joins two VPCs and no third, and carries what both have routes for.
+- Nothing reaches addresses of the host, link-local addresses (169.254.0.0/16) or routers of other VPCs.
+  Of its own router an instance may ping the gateway address.
+- A published port of the host leads to its instance whatever the groups say. The instance sees
+  the gateway of its subnet as the sender.
+
+tests/drivers/network_contract.py is this text as tests; every driver passes it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+from uuid import UUID
+
+from drivers.contracts import PortBinding
+
+Direction = Literal["ingress", "egress"]
+Transport = Literal["tcp", "udp", "icmp", "all"]
+Target = Literal["local", "internet_gateway", "nat_gateway", "peering", "instance", "blackhole"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subnet:
+    """A part of the VPC's range. `gateway_ip` is the router's address in it."""
+
+    id: UUID
+    cidr: str
+    gateway_ip: str
+    route_table_id: UUID
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """Where an instance meets its subnet.
+
+    `netns` is the file of the network namespace that the instance runs in now (of a container: the
+    engine's SandboxKey), None while it does not run. Each start makes a new one; apply() puts the
+    interface into it. A file that is gone counts as None.
+    """
+
+    id: UUID
+    instance_id: UUID
+    subnet_id: UUID
+    mac: str
+    address: str
+    groups: tuple[UUID, ...] = ()
+    name: str = "eth0"  # of the interface inside the instance
+    mbps: int | None = None  # each way; None: no limit
+    netns: str | None = None
+    published: tuple[PortBinding, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Allows what it matches. Exactly one of `cidr` and `group_id` is set; the ports are those of tcp and udp."""
+
+    id: UUID
+    direction: Direction
+    protocol: Transport
+    port_min: int = 1
+    port_max: int = 65535
+    cidr: str | None = None
+    group_id: UUID | None = None  # the instances of this group of the VPC
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """A security group."""
+
+    id: UUID
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """`target_id` is the id of the gateway or peering, or of the instance's port."""
+
+    destination: str
+    target: Target
+    target_id: UUID | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouteTable:
+    """At most one route for each destination. `local` leads to the instances of this VPC; it is a route like others."""
+
+    id: UUID
+    routes: tuple[Route, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NatGateway:
+    """What leaves through it has `public_ip` as its source."""
+
+    id: UUID
+    subnet_id: UUID
+    public_ip: str
+    private_ip: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ElasticIp:
+    """One public address for one port, both ways."""
+
+    id: UUID
+    public_ip: str
+    port_id: UUID
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peering:
+    """The other VPC has it too, with the same id. The ranges of the two never overlap."""
+
+    id: UUID
+    peer_vpc_id: UUID
+    peer_cidrs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topology:
+    """A VPC with all that is in it."""
+
+    vpc_id: UUID
+    tenant_id: UUID
+    cidrs: tuple[str, ...]
+    subnets: tuple[Subnet, ...] = ()
+    ports: tuple[Port, ...] = ()
+    groups: tuple[Group, ...] = ()
+    route_tables: tuple[RouteTable, ...] = ()
+    internet_gateway: UUID | None = None
+    nat_gateways: tuple[NatGateway, ...] = ()
+    elastic_ips: tuple[ElasticIp, ...] = ()
+    peerings: tuple[Peering, ...] = ()
+
+
+class NetworkDriver(Protocol):
+    """Makes the VPCs of one host."""
+
+    async def apply(self, topology: Topology) -> None:
+        """Make the VPC so, from whatever is there.
+
+        Every port with a `netns` has its interface in it afterwards, also when the instance was
+        started anew. A peering works as soon as both its VPCs were applied, in either order.
+        """
+        ...
+
+    async def observe(self, vpc_id: UUID) -> Topology | None:
+        """What is programmed now; None when there is nothing.
+
+        Equal to what was applied last while all of that is in place. What is not (an interface that went
+        with its container, a peering whose other side is missing, a firewall somebody else wrote to) is left out.
+        """
+        ...
+
+    async def delete(self, vpc_id: UUID) -> None:
+        """Have the VPC gone with all that was made for it. Nothing there is success. Instances lose their interface."""
+        ...
+
+    async def list(self) -> set[UUID]:
+        """The VPCs of this cloud that there is anything of."""
+        ...

@@ -1,0 +1,176 @@
+"""The linux network driver against the kernel, with real packets."""
+
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from drivers import linux_external, linux_kernel
+from drivers.contracts import PortBinding
+from drivers.linux import LinuxNetwork
+from drivers.linux_plan import External
+from drivers.network import ElasticIp, Group, Topology
+from tests.drivers.contract import free_port
+from tests.drivers.network_contract import ANYWHERE, NetworkContract, Wires, allow, ip, with_groups, with_route
+from tests.drivers.packets import Box
+from tests.engines import require
+
+EXTERNAL = External("tc-test", "198.18.0.0/16", "198.18.0.1")
+HOST = linux_kernel.HOST
+
+
+@pytest.fixture
+async def driver(tmp_path: Path) -> AsyncIterator[LinuxNetwork]:
+    require("nftables")
+    driver = LinuxNetwork(f"test-{uuid4()}", EXTERNAL, state=tmp_path)
+    yield driver
+    for id in await driver.list():
+        await driver.delete(id)
+
+
+def of_the_host() -> tuple[str, ...]:
+    """All that a driver could leave behind outside of its namespaces."""
+    commands = ("ip -o -br link", "ip route show table all", "ip rule", "nft list tables", "ip netns")
+    listed = (subprocess.run(one.split(), capture_output=True, text=True, check=True).stdout for one in commands)
+    return tuple(
+        "\n".join(sorted(line.split("@")[0] for line in one.splitlines() if "test-" not in line)) for one in listed
+    )
+
+
+class TestLinuxNetwork(NetworkContract):
+    OUTSIDE = "198.18"
+
+    @pytest.fixture
+    def driver(self, driver: LinuxNetwork) -> LinuxNetwork:
+        return driver
+
+    @pytest.fixture
+    def outside(self, wires: Wires) -> Callable[[], Box]:
+        """A host of the external network, once that is there."""
+
+        def make() -> Box:
+            box = wires.box()
+            there, here = EXTERNAL.name, box.path[11:]
+            ip("-n", there, "link", "add", "world", "type", "veth", "peer", "name", "eth0", "netns", here)
+            ip("-n", there, "link", "set", "world", "master", linux_external.BRIDGE, "up")
+            for command in ("addr add 198.18.9.9/16 dev eth0", "link set eth0 up"):
+                ip("-n", box.path[11:], *command.split())
+            return box
+
+        return make
+
+    async def test_it_leaves_nothing_behind(self, driver: LinuxNetwork, vpc: Topology) -> None:
+        before = of_the_host()
+        igw = uuid4()
+        vpc = with_route(replace(vpc, internet_gateway=igw), ANYWHERE, "internet_gateway", igw)
+        ports = (replace(vpc.ports[0], published=(PortBinding(host=free_port(), container=80),)), *vpc.ports[1:])
+        await driver.apply(replace(vpc, ports=ports))
+        assert of_the_host() != before
+        await driver.delete(vpc.vpc_id)
+        assert of_the_host() == before
+
+    async def test_a_published_port_leads_in_and_nothing_out(
+        self, driver: LinuxNetwork, wires: Wires, vpc: Topology
+    ) -> None:
+        port = free_port()
+        a, *others = vpc.ports
+        vpc = replace(vpc, ports=(replace(a, published=(PortBinding(host=port, container=80),)), *others))
+        await driver.apply(with_groups(vpc, 0, Group(id=uuid4())))
+        host = Box(HOST)
+        try:
+            assert host.tcp("127.0.0.1", port) == vpc.subnets[0].gateway_ip
+        finally:
+            host.close()
+        for address in ("169.254.64.0", "169.254.64.1", "127.0.0.1"):
+            assert wires.boxes[others[0].id].tcp(address, port) is None
+
+    async def test_the_host_reaches_an_elastic_ip(self, driver: LinuxNetwork, vpc: Topology) -> None:
+        igw = uuid4()
+        vpc = with_route(replace(vpc, internet_gateway=igw), ANYWHERE, "internet_gateway", igw)
+        vpc = with_groups(vpc, 0, Group(id=uuid4(), rules=(allow(),)))
+        vpc = replace(vpc, elastic_ips=(ElasticIp(id=uuid4(), public_ip="198.18.5.1", port_id=vpc.ports[0].id),))
+        await driver.apply(vpc)
+        host = Box(HOST)
+        try:
+            assert host.tcp("198.18.5.1", 80) == "198.18.0.1"
+        finally:
+            host.close()
+
+    async def test_a_firewall_somebody_wrote_to_is_seen_and_replaced(
+        self, driver: LinuxNetwork, wires: Wires, vpc: Topology
+    ) -> None:
+        await driver.apply(vpc)
+        namespace = driver._name(vpc.vpc_id)
+        ip("netns", "exec", namespace, "nft", "flush chain ip vpc forward")
+        assert not wires.boxes[vpc.ports[0].id].ping(vpc.ports[1].address)
+        await driver.apply(vpc)
+        assert wires.boxes[vpc.ports[0].id].ping(vpc.ports[1].address)
+
+    async def test_killed_at_any_step_it_is_finished_by_the_next(
+        self, driver: LinuxNetwork, wires: Wires, vpc: Topology, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        igw = uuid4()
+        vpc = with_route(replace(vpc, internet_gateway=igw), ANYWHERE, "internet_gateway", igw)
+        vpc = with_groups(vpc, 1, Group(id=uuid4(), rules=(allow(),)))
+        vpc = replace(vpc, elastic_ips=(ElasticIp(id=uuid4(), public_ip="198.18.5.1", port_id=vpc.ports[0].id),))
+        left = 0
+
+        def counted(step: Callable[..., None]) -> Callable[..., None]:
+            def run(*arguments: Any, **parts: Any) -> None:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    raise InterruptedError
+                step(*arguments, **parts)
+
+            return run
+
+        monkeypatch.setattr(linux_kernel.Netlink, "do", counted(linux_kernel.Netlink.do))
+        monkeypatch.setattr(linux_kernel, "nft", counted(linux_kernel.nft))
+        for steps in range(0, 200, 3):
+            left = steps
+            try:
+                await driver.apply(vpc)
+                break
+            except InterruptedError:
+                left = 1000
+                await driver.apply(vpc)
+                assert await driver.observe(vpc.vpc_id) == vpc
+                assert wires.boxes[vpc.ports[0].id].tcp(vpc.ports[1].address, 80)
+                await driver.delete(vpc.vpc_id)
+        else:
+            pytest.fail("it never got through")
+        left = 1000
+
+    async def test_a_container_gets_its_interface_back_after_a_restart(
+        self, driver: LinuxNetwork, wires: Wires, vpc: Topology
+    ) -> None:
+        require("docker")
+        name, (a, b, _) = f"test-{uuid4()}", vpc.ports
+
+        def docker(*arguments: str) -> str:
+            return subprocess.run(
+                ["docker", *arguments], check=True, capture_output=True, text=True, timeout=60
+            ).stdout.strip()
+
+        def with_container() -> Topology:
+            file = docker("inspect", "-f", "{{.NetworkSettings.SandboxKey}}", name)
+            return replace(vpc, ports=(a, replace(b, netns=file), *vpc.ports[2:]))
+
+        docker("run", "-d", "--name", name, "--network", "none", "busybox", "sh", "-c",
+               "echo it is me > /tmp/index.html; exec httpd -f -p 80 -h /tmp")  # fmt: skip
+        try:
+            for _ in range(2):
+                await driver.apply(with_container())
+                assert wires.boxes[a.id].ping(b.address)
+                with wires.boxes[a.id].connect(b.address, 80) as one:
+                    one.send(b"GET / HTTP/1.0\r\n\r\n")
+                    assert one.recv(1000)
+                assert await driver.observe(vpc.vpc_id) == with_container()
+                docker("restart", "-t", "0", name)
+        finally:
+            docker("rm", "-f", name)
