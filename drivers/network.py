@@ -20,7 +20,8 @@ What holds for packets:
   subnet leads everything (0.0.0.0/0) to the internet gateway.
 - A peering joins two VPCs and no third, and carries what both have routes for.
 - Nothing reaches addresses of the host, link-local addresses (169.254.0.0/16) or routers of other VPCs.
-  Of its own router an instance may ping the gateway address.
+  Of its own router an instance may ping the gateway address and ask it for names: those of the VPC's
+  ports have their address, others do not exist.
 - A published port of the host leads to its instance whatever the groups say. The instance sees
   the gateway of its subnet as the sender.
 
@@ -67,6 +68,7 @@ class Port:
     mbps: int | None = None  # each way; None: no limit
     netns: str | None = None
     published: tuple[PortBinding, ...] = ()
+    hostnames: tuple[str, ...] = ()  # lower-case; instances of the VPC resolve them at their gateway address
 
 
 @dataclass(frozen=True, kw_only=True)
