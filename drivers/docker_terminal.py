@@ -27,7 +27,7 @@ class DockerTerminal:
         self._stream: Stream = shell.start(detach=False)
         self._pid: int | None = None  # as the container counts
         self._first = b""
-        self._closed = False
+        self._closing: asyncio.Future[None] | None = None
 
     async def open(self) -> None:
         """Start the shell. Raises Refused when the image has none."""
@@ -43,7 +43,7 @@ class DockerTerminal:
         if self._first:
             yield self._first
             self._first = b""
-        while not self._closed and (piece := await self._stream.read_out()):
+        while self._closing is None and (piece := await self._stream.read_out()):
             yield piece.data
 
     async def write(self, data: bytes) -> None:
@@ -53,9 +53,12 @@ class DockerTerminal:
         await self._shell.resize(w=columns, h=rows)
 
     async def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
+        """See Terminal. Begun once, it is done whoever stops waiting for it."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         try:
             if self._pid is not None and (await self._shell.inspect())["Running"]:
                 end = ["/bin/sh", "-c", END_SHELL.format(self._pid)]
