@@ -70,8 +70,8 @@ async def app(url: str, folder: Path) -> AsyncIterator[server_app.App]:
     config = Config(data=folder, grpc="127.0.0.1:0", http="127.0.0.1:0", rate_limit=NO_LIMIT)
     this_cloud = await process.read_cloud(url)
     drivers = load.load(
-        compute=config.compute, cloud_id=str(this_cloud.id), publish=config.publish, outbox=folder,
-        smtp_url="", mail_from=config.mail_from,
+        compute=config.compute, network=config.network, cloud_id=str(this_cloud.id), publish=config.publish,
+        external=config.external_network, outbox=folder, smtp_url="", mail_from=config.mail_from,
     )  # fmt: skip
     async with server_app.opened(config, url, drivers, this_cloud) as opened:
         yield opened

@@ -18,6 +18,7 @@ exception through: that is a failure worth retrying. What only some drivers can 
 tests/drivers/contract.py is this text as tests; every driver passes it.
 """
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,9 +49,22 @@ class PortBinding:
     container: int
 
 
+@dataclass(frozen=True)
+class Attachment:
+    """What an instance in a VPC is told of its network, which a network driver plugs it into."""
+
+    address: str
+    resolver: str  # of names, in the VPC
+    domain: str  # under which it finds the VPC's instances
+
+
 @dataclass(frozen=True, kw_only=True)
 class InstanceSpec:
-    """One instance as it should be. `ports`, `env` and `cmd` never change in an instance's life."""
+    """One instance as it should be. `ports`, `env`, `cmd` and `attachment` never change in an instance's life.
+
+    With an `attachment` the driver gives the instance no network and no ports: where it runs is seen as `netns`, and
+    a network driver does both.
+    """
 
     id: UUID
     tenant_id: UUID
@@ -62,6 +76,12 @@ class InstanceSpec:
     ports: tuple[PortBinding, ...] = ()
     env: tuple[str, ...] = ()  # "KEY=VALUE"
     cmd: tuple[str, ...] = ()  # empty: the image's own
+    attachment: Attachment | None = None
+
+
+def hostname(name: str) -> str:
+    """A legal host name made of an instance's name; empty where none can be."""
+    return re.sub("[^a-z0-9]+", "-", name.lower())[:63].strip("-") if name.isascii() else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +93,7 @@ class InstanceSeen:
     backend_id: str | None = None  # the engine's own name for it
     exit_code: int | None = None  # of a STOPPED instance whose command ended; None when it never ran
     message: str | None = None  # what it is waiting for, to show the user
+    netns: str | None = None  # while it runs with an attachment: the file of its network namespace, new at each start
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,9 @@
 """Instances as containers of a Docker Engine.
 
 The container of an instance is named after its id, so nothing here is remembered between
-calls but the pulls under way. Instances share one bridge network on which they cannot reach
-each other; ports lead in from `publish_address` only.
+calls but the pulls under way. Instances without a VPC share one bridge network on which they cannot
+reach each other; ports lead in from `publish_address` only. One in a VPC has a network namespace
+with nothing in it but what a network driver plugs in.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from drivers.contracts import (
     Refused,
     Stats,
     Terminal,
+    hostname,
 )
 from drivers.docker_images import Images, reference
 from drivers.docker_logs import TAIL_BYTES, TAILS, Piece, Position, Taking, frames, pieces, since, within
@@ -225,7 +227,8 @@ class DockerCompute:
 
     async def _create(self, spec: InstanceSpec) -> bool:
         """Have the container there, started or not. False when the image is not."""
-        await self._ensure_network()
+        if spec.attachment is None:
+            await self._ensure_network()
         async with asyncio.timeout(LIMIT.total):
             while True:
                 try:
@@ -245,7 +248,7 @@ class DockerCompute:
 
     def _container(self, spec: InstanceSpec) -> dict[str, Any]:
         bindings: dict[str, list[dict[str, str]]] = {}
-        for port in spec.ports:
+        for port in spec.ports if spec.attachment is None else ():
             binding = {"HostIp": self._publish_address, "HostPort": str(port.host)}
             bindings.setdefault(f"{port.container}/tcp", []).append(binding)
         return {
@@ -268,8 +271,8 @@ class DockerCompute:
                 "RestartPolicy": {"Name": "no"},
                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}},
                 "PortBindings": bindings,
-                "NetworkMode": NETWORK,
-            },
+            }
+            | attached(spec),
         }
 
     async def _ensure_network(self) -> None:
@@ -332,7 +335,8 @@ class DockerCompute:
             case "unpause":
                 await container.unpause()
             case "start":
-                await self._ensure_network()
+                if spec.attachment is None:
+                    await self._ensure_network()
                 try:
                     await container.start()
                 except DockerError as error:
@@ -363,9 +367,13 @@ def name(id: UUID) -> str:
     return f"thecloud-{id}"
 
 
-def hostname(label: str) -> str:
-    """A legal host name made of an instance's name; empty where none can be: then the engine picks one."""
-    return re.sub("[^a-z0-9]+", "-", label.lower())[:63].strip("-") if label.isascii() else ""
+def attached(spec: InstanceSpec) -> dict[str, Any]:
+    """How the engine is to attach the container to a network."""
+    vpc, own = spec.attachment, hostname(spec.name)
+    if vpc is None:
+        return {"NetworkMode": NETWORK}
+    hosts = [f"{own}:{vpc.address}"] if own else []
+    return {"NetworkMode": "none", "Dns": [vpc.resolver], "DnsSearch": [vpc.domain], "ExtraHosts": hosts}
 
 
 def size(spec: InstanceSpec) -> dict[str, int]:
@@ -381,13 +389,16 @@ def seen(box: dict[str, Any]) -> InstanceSeen:
     """An inspected container as the contract tells it."""
     state = box["State"]
     power = POWER.get(state["Status"])
-    networks = box["NetworkSettings"]["Networks"].values()
+    settings = box["NetworkSettings"]
+    networks = settings["Networks"]
+    plugged = power in ("RUNNING", "PAUSED") and "none" in networks
     return InstanceSeen(
         power=power,
-        private_ip=next((network["IPAddress"] for network in networks if network["IPAddress"]), None),
+        private_ip=next((network["IPAddress"] for network in networks.values() if network["IPAddress"]), None),
         backend_id=box["Id"][:12],
         exit_code=state["ExitCode"] if state["Status"] == "exited" else None,
         message=None if power else "being removed",
+        netns=settings.get("SandboxKey") if plugged else None,
     )
 
 

@@ -33,6 +33,8 @@ STATE = Path("/run/thecloud-network")
 class LinuxNetwork:
     """See NetworkDriver. It keeps apart from other clouds on the same host by `cloud_id`."""
 
+    one_host = True
+
     def __init__(
         self,
         cloud_id: str,

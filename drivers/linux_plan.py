@@ -26,6 +26,14 @@ class External:
     cidr: str = "100.64.0.0/16"
     gateway: str = "100.64.0.1"
 
+    @classmethod
+    def of(cls, cidr: str) -> "External":
+        """The network with this range: clouds of one host that name the same share it. Raises ValueError."""
+        network = IPv4Network(cidr)
+        if cidr == cls.cidr:
+            return cls()
+        return cls(f"ext-{hashlib.sha256(cidr.encode()).hexdigest()[:8]}", cidr, str(network.network_address + 1))
+
 
 @dataclass(frozen=True)
 class Publisher:

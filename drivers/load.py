@@ -4,8 +4,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from drivers.contracts import ComputeDriver, Mailer
+from drivers.linux_plan import External
+from drivers.network import NetworkDriver
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,7 @@ class Drivers:
 
     compute: ComputeDriver
     compute_name: str
+    network: NetworkDriver
     mail: Mailer
     closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
@@ -22,13 +26,23 @@ class Drivers:
             await close()
 
 
-def load(*, compute: str, cloud_id: str, publish: str, outbox: Path, smtp_url: str, mail_from: str) -> Drivers:
-    """The drivers by name. Raises LookupError for a compute driver that there is not."""
+def load(
+    *, compute: str, network: str, cloud_id: str, publish: str, external: str, outbox: Path, smtp_url: str,
+    mail_from: str,
+) -> Drivers:  # fmt: skip
+    """The drivers by name. Raises LookupError for one that there is not, ValueError for a range that is none."""
     from drivers.mail import Outbox, Smtp
 
-    known = {"docker": "DockerCompute"}
-    if compute not in known:
-        raise LookupError(f"there is no compute driver {compute!r}; there is {', '.join(known)}")
-    driver = getattr(import_module(f"drivers.{compute}"), known[compute])(cloud_id, publish_address=publish)
+    computing = find("compute", compute, {"docker": "DockerCompute"})(cloud_id, publish_address=publish)
+    networking = find("network", network, {"linux": "LinuxNetwork"})(
+        cloud_id, External.of(external), publish_address=publish
+    )
     mail: Mailer = Smtp(smtp_url, mail_from) if smtp_url else Outbox(outbox, mail_from)
-    return Drivers(driver, compute, mail, [driver.close])
+    return Drivers(computing, compute, networking, mail, [computing.close])
+
+
+def find(kind: str, name: str, known: dict[str, str]) -> Any:
+    """The class of the driver: that of its module with this name."""
+    if name not in known:
+        raise LookupError(f"there is no {kind} driver {name!r}; there is {', '.join(known)}")
+    return getattr(import_module(f"drivers.{name}"), known[name])

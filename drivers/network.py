@@ -155,7 +155,10 @@ class Topology:
 
 
 class NetworkDriver(Protocol):
-    """Makes the VPCs of one host."""
+    """Makes VPCs."""
+
+    one_host: bool
+    """Whether all of a VPC, and of the VPCs it is peered with, must be on one host."""
 
     async def apply(self, topology: Topology) -> None:
         """Make the VPC so, from whatever is there.

@@ -28,6 +28,8 @@ class Config:
     workers: int = 1  # server processes
     host: str = "local"  # this machine's name among those that run instances
     compute: str = "docker"  # the compute driver: a module of drivers/
+    network: str = "linux"  # the network driver: a module of drivers/
+    external_network: str = "100.64.0.0/16"  # that elastic IPs are addresses of; its first is the gateway's
     publish: str = "127.0.0.1"  # address of this machine that instances' ports are published on
     concurrency: int = 16  # reconcilers at once in one process
     lease_seconds: float = 10.0  # how long the work of a process that died stays its own

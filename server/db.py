@@ -157,6 +157,25 @@ class Database:
             act()
 
     @asynccontextmanager
+    async def alone(self, key: str) -> AsyncIterator[None]:
+        """Until the block ends or the process dies, nobody else, in no process, is alone with this key."""
+        async with self.pool.acquire() as connection:
+            try:
+                await connection.execute("select pg_advisory_lock(hashtextextended($1, 0))", key)
+                yield
+            finally:
+                await connection.execute("select pg_advisory_unlock(hashtextextended($1, 0))", key)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Tx]:
+        """A connection for reads that all see what is committed when the first of them runs."""
+        async with (
+            self.pool.acquire() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield Tx(connection)
+
+    @asynccontextmanager
     async def reading(self) -> AsyncIterator[Tx]:
         """A connection for reads: each statement sees what is committed when it runs."""
         async with self.pool.acquire() as connection:
@@ -259,6 +278,34 @@ async def identities(tx: Tx, cls: type[Owned], reference: str, tenant_id: UUID) 
         id = UUID(int=0)
     found = await records(tx, _identities(cls), tenant_id=tenant_id, id=id, name=reference)  # type: ignore[arg-type]
     return [tuple(each.values()) for each in found]
+
+
+async def locate(tx: Tx, cls: type[O], reference: str, tenant_id: UUID, *, lock: bool = False) -> O:
+    """The tenant's row with this id, or the only one with this name. What is to go has its name no more."""
+    try:
+        id = str(UUID(reference))
+    except ValueError:
+        found = await records(tx, _named(cls), tenant_id=tenant_id, name=reference)  # type: ignore[arg-type]
+        if not found:
+            raise invalid("id", f"{reference!r} is neither the id nor the name of {a(cls.KIND)}") from None
+        if len(found) > 1:
+            raise ApiError("IN_USE", f"several {cls.KIND.replace('_', ' ')}s are called {reference}; use the id",
+                           kind=cls.KIND, id=reference) from None  # fmt: skip
+        id = str(found[0]["id"])
+    return await get(tx, cls, id, tenant_id, lock=lock)
+
+
+@cache
+def _named(cls: type[Owned]) -> sa.Select[Any]:
+    columns = cls.TABLE.c
+    found = sa.select(columns.id).where(columns.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID),
+                                        columns.name == sa.bindparam("name", type_=sa.Text))  # fmt: skip
+    return (found.where(columns.desired != "DELETED") if "desired" in columns else found).limit(2)
+
+
+def a(kind: str) -> str:
+    """A kind with its article, as people say it."""
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind.replace('_', ' ')}"
 
 
 @cache

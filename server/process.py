@@ -42,11 +42,14 @@ async def main(
         this_cloud = await read_cloud(database_url)
         try:
             drivers = load.load(
-                compute=config.compute, cloud_id=str(this_cloud.id), publish=config.publish,
-                outbox=config.data / "outbox", smtp_url=config.smtp_url, mail_from=config.mail_from,
+                compute=config.compute, network=config.network, cloud_id=str(this_cloud.id), publish=config.publish,
+                external=config.external_network, outbox=config.data / "outbox", smtp_url=config.smtp_url,
+                mail_from=config.mail_from,
             )  # fmt: skip
         except LookupError as error:
             raise BadConfig(str(error)) from None
+        except ValueError as error:
+            raise BadConfig(f"THECLOUD_EXTERNAL_NETWORK is no IPv4 range: {error}") from None
         app = await stack.enter_async_context(server_app.opened(config, database_url, drivers, this_cloud, public_url))
         running = server_app.Running(app, None)
         worker = None

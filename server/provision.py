@@ -7,11 +7,11 @@ down what is with `observed`, and drops the row with `gone`. Nothing else writes
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from drivers.contracts import Refused
-from server import changes, db
+from server import changes, db, enums
 from server.db import Provisioned, Tx
 from server.work import RECONCILERS, wake
 
@@ -35,7 +35,7 @@ def reconciles(cls: type[P]) -> Callable[[Reconcile[P]], Reconcile[P]]:
             try:
                 return await function(app, row)
             except Refused as refusal:
-                await observed(app, row, "ERROR", str(refusal))
+                await observed(app, row, state(cls, "ERROR"), str(refusal))
                 return None
 
         RECONCILERS[cls.KIND] = run
@@ -59,7 +59,7 @@ async def ask(tx: Tx, row: P, *, desired: str | None = None, status: str | None 
     `status` is what it shows until the reconciler has seen more; without one it shows what was seen last.
     """
     if desired == "DELETED":
-        status = "DELETING"
+        status = state(type(row), "DELETING")
     if desired:
         columns["desired"] = desired
     if status:
@@ -88,7 +88,7 @@ async def observed(app: "App", row: Provisioned, status: str, message: str | Non
             return
         new = columns | {"status": status, "status_message": message, "observed_generation": row.generation}
         if now.desired == "DELETED":
-            new |= {"status": "DELETING"}
+            new |= {"status": state(type(row), "DELETING")}
         if any(getattr(now, name) != value for name, value in new.items()):
             await changes.update(tx, now, **new)
 
@@ -97,6 +97,12 @@ async def gone(app: "App", row: Provisioned) -> None:
     """The resource is no more: drop its row."""
     async with app.db.transaction() as tx:
         await changes.delete(tx, row)
+
+
+def state(cls: type[Provisioned], name: str) -> str:
+    """How the API spells this state of such a resource."""
+    states: Any = cls.MESSAGE.DESCRIPTOR.fields_by_name["status"].enum_type
+    return enums.spellings(states)[states.values_by_name[f"STATE_{name}"].number]
 
 
 def reconciling(row: Provisioned) -> bool:

@@ -15,7 +15,7 @@ NEVER = (IPv4Network("127.0.0.0/8"), IPv4Network("169.254.0.0/16"))
 class Obstacle:
     """The first thing in the way. `id` is that of the route table, group's port, gateway or peering."""
 
-    kind: Literal["route", "group", "gateway", "peering", "target"]
+    kind: Literal["instance", "route", "group", "gateway", "peering", "target"]
     id: UUID | None
     text: str
 

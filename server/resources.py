@@ -10,6 +10,18 @@ from typing import NamedTuple
 
 from server.wildcards import matcher
 
+ARN_KINDS = {"elastic_ip": "eip", "internet_gateway": "igw", "vpc_peering": "peering"}  # as documented
+
+
+def arn_kind(kind: str) -> str:
+    """What ARNs call a kind."""
+    return ARN_KINDS.get(kind) or kind.replace("_", "-")
+
+
+def arn(service: str, tenant_id: object, kind: str, id: object) -> str:
+    """The ARN of a resource, which policies may name it by."""
+    return f"arn:thecloud:{service}:local:{tenant_id}:{arn_kind(kind)}/{id}"
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -22,7 +34,7 @@ class Resource:
 
     def names(self) -> "Names":
         """All that patterns may call it."""
-        id, name, kind, dashed = self.id, self.name, f"{self.kind}:", f"{self.kind.replace('_', '-')}/"
+        id, name, kind, dashed = self.id, self.name, f"{self.kind}:", f"{arn_kind(self.kind)}/"
         arn, own_arn = f"arn:{dashed}", f"arn:{self.tenant}:{dashed}"
         if id and name:
             full = (kind + id, kind + name, arn + id, arn + name, own_arn + id, own_arn + name)

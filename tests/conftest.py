@@ -35,6 +35,7 @@ from server.grpc_server import GrpcServer
 from server.pipeline import Pipeline
 from server.services.tenants import Tenant
 from tests.drivers.fake import FakeCompute
+from tests.drivers.fake_network import FakeNetwork
 
 KEPT = ("alembic_version", "cloud", "instance_types", "prices")
 settings.register_profile("default", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
@@ -137,6 +138,7 @@ class Cloud:
     asgi: Any
     channel: grpc.aio.Channel
     compute: FakeCompute
+    network: FakeNetwork
     stack: AsyncExitStack
     anonymous: httpx.AsyncClient = field(init=False)
 
@@ -188,7 +190,8 @@ async def running_cloud(url: str, data: Path, config: Config | None = None) -> A
         async with database.reading() as tx:
             this_cloud = await server.cloud.read(tx)
         compute = FakeCompute()
-        drivers = Drivers(compute, "docker", Outbox(data / "outbox", config.mail_from))
+        network = FakeNetwork()
+        drivers = Drivers(compute, "docker", network, Outbox(data / "outbox", config.mail_from))
         keys = Keys(database)
         app = server_app.App(config, database, drivers, keys, this_cloud, "http://cloud")
         group = await stack.enter_async_context(asyncio.TaskGroup())
@@ -202,7 +205,7 @@ async def running_cloud(url: str, data: Path, config: Config | None = None) -> A
         stack.push_async_callback(grpc_server.stop, 0)
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
         asgi = rest.create(pipeline, server_app.services(), rest.Settings(metrics=metrics.exposition))
-        cloud = Cloud(app, pipeline, asgi, channel, compute, stack)
+        cloud = Cloud(app, pipeline, asgi, channel, compute, network, stack)
         cloud.anonymous = await cloud.client()
         yield cloud
 

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql
 from thecloud.v1 import instances_pb2 as pb
 
 from drivers.contracts import (
+    Attachment,
     ComputeDriver,
     InstanceSpec,
     PortBinding,
@@ -22,12 +23,13 @@ from drivers.contracts import (
     SupportsLogs,
     SupportsStats,
 )
-from server import console, db, enums, hosts, ports, quota, rating
+from server import changes, console, db, enums, hosts, networks, ports, quota, rating, topology
 from server.auth import ApiKey
 from server.call import Call
 from server.db import Provisioned, Tx
 from server.errors import ApiError, invalid, not_found, unsupported, wrong_state
-from server.provision import ask, create, gone, observed, pending, reconciles, reconciling
+from server.networks import Subnet, Vpc
+from server.provision import ask, create, observed, pending, reconciles, reconciling
 from server.services import instance_types, logs
 from server.work import NotYet, every, nudge
 
@@ -57,6 +59,8 @@ class Instance(Provisioned):
     vpc_id: UUID | None
     subnet_id: UUID | None
     private_ip: str | None
+    security_groups: list[str]  # ids
+    netns: str | None  # where it runs, while it does so in a VPC
     container_id: str | None
 
 
@@ -68,7 +72,6 @@ _listed = sa.and_(
     I.labels.contains(sa.bindparam("pairs", type_=postgresql.JSONB)),
     I.labels.has_all(sa.bindparam("keys", type_=postgresql.ARRAY(sa.Text))),
 )
-_named = sa.select(I.id).where(_tenant, I.name == sa.bindparam("name"), _staying).limit(2)
 _of_host = sa.select(Instance.TABLE).where(I.host == sa.bindparam("host"))
 _existing = sa.select(I.id).where(I.id == sa.any_(sa.bindparam("ids", type_=postgresql.ARRAY(postgresql.UUID))))
 _room = sa.select(hosts.HOSTS).where(hosts.HOSTS.c.name == sa.bindparam("host"))
@@ -80,6 +83,11 @@ _promised = (
 _by_room = (
     sa.select(hosts.HOSTS).where(hosts.alive).order_by(_promised / hosts.HOSTS.c.memory_mb, hosts.HOSTS.c.name)
 )  # fmt: skip
+_SUBNETS = (
+    sa.select(Subnet.TABLE)
+    .where(Subnet.TABLE.c.vpc_id == sa.bindparam("vpc_id", type_=postgresql.UUID))
+    .order_by(Subnet.TABLE.c.created_at, Subnet.TABLE.c.id)
+)
 _key_lives = sa.select(ApiKey.TABLE.c.id).where(ApiKey.TABLE.c.id == sa.bindparam("key_id"))
 
 quota.counted("instances", 20, sa.select(sa.func.count()).select_from(Instance.TABLE).where(_tenant, _staying))
@@ -116,13 +124,14 @@ class InstanceService:
         return pb.ListInstancesResponse(instances=map(to_message, rows), next_page_token=token)
 
     async def GetInstance(self, call: Call, request: pb.GetInstanceRequest) -> pb.Instance:
-        return to_message(await locate(call.tx, request.id, call.tenant_id))
+        return to_message(await db.locate(call.tx, Instance, request.id, call.tenant_id))
 
     async def prepare_CreateInstance(self, call: Call, request: pb.CreateInstanceRequest) -> Place:
         bindings = ports.parse(request.ports)
         async with self.app.db.reading() as tx:
             vcpus, memory_mb = await instance_types.size(tx, request.instance_type or DEFAULT_TYPE)
-            place = await find_place(tx, vcpus, memory_mb)
+            host = await host_of_network(tx, request, call.tenant_id)
+            place = await find_place(tx, vcpus, memory_mb, host)
         if place.host == self.app.config.host:
             await check(self.app.drivers.compute, InstanceSpec(
                 id=uuid4(), tenant_id=call.tenant_id, name=request.name, image=request.image, vcpus=vcpus,
@@ -131,19 +140,18 @@ class InstanceService:
         return place
 
     async def CreateInstance(self, call: Call, request: pb.CreateInstanceRequest) -> pb.Instance:
-        if request.vpc_id or request.subnet_id:
-            raise not_found("vpc" if request.vpc_id else "subnet", request.vpc_id or request.subnet_id)
         for volume in request.volumes:
             raise not_found("volume", volume.volume_id)
+        net = await network(call.tx, call.tenant_id, request)
         return to_message(await launch(
             call.tx, call.prepared, tenant_id=call.tenant_id, user_id=call.principal.user_id, name=request.name,
             image=request.image, instance_type=request.instance_type or DEFAULT_TYPE,
             bindings=ports.parse(request.ports), env=list(request.env), cmd=list(request.cmd),
-            labels=dict(request.labels), metadata=dict(request.metadata),
+            labels=dict(request.labels), metadata=dict(request.metadata), net=net,
         ))  # fmt: skip
 
     async def UpdateInstance(self, call: Call, request: pb.UpdateInstanceRequest) -> pb.Instance:
-        row = await locate(call.tx, request.id, call.tenant_id, lock=True)
+        row = await locked(call.tx, request.id, call.tenant_id)
         wanted = db.masked(request, "name", "status", "labels", "metadata")
         status = wanted.pop("status", 0)
         if wanted.get("name") == "":
@@ -152,18 +160,22 @@ class InstanceService:
             column: merged(getattr(row, column), value) if column in ("labels", "metadata") else value
             for column, value in wanted.items()
         }
+        if "name" in columns:
+            await network_changed(call.tx, row)
         if status:
             return to_message(await switch(call.tx, row, STATES[status], **columns))
         return to_message(await ask(call.tx, row, **columns) if columns else row)
 
     async def DeleteInstance(self, call: Call, request: pb.DeleteInstanceRequest) -> Empty:
-        row = await locate(call.tx, request.id, call.tenant_id, lock=True)
+        row = await locked(call.tx, request.id, call.tenant_id)
         if row.desired != "DELETED":
+            await networks.release_elastic_ip(call.tx, row.id)
             await ask(call.tx, row, desired="DELETED")
+            await network_changed(call.tx, row)
         return Empty()
 
     async def ResizeInstance(self, call: Call, request: pb.ResizeInstanceRequest) -> pb.Instance:
-        row = await locate(call.tx, request.id, call.tenant_id, lock=True)
+        row = await locked(call.tx, request.id, call.tenant_id)
         vcpus, memory_mb = await instance_types.size(call.tx, request.instance_type)
         need(row, "RUNNING", "PAUSED", "STOPPED")
         room = await db.record(call.tx, _room, host=row.host)
@@ -171,22 +183,23 @@ class InstanceService:
             raise invalid("instance_type", f"the instance's host {row.host} is too small for {request.instance_type}")
         if row.instance_type == request.instance_type:
             return to_message(row)
+        await network_changed(call.tx, row)
         return to_message(
             await ask(call.tx, row, instance_type=request.instance_type, vcpus=vcpus, memory_mb=memory_mb)
         )
 
     async def PauseInstance(self, call: Call, request: pb.PauseInstanceRequest) -> pb.Instance:
-        row = await locate(call.tx, request.id, call.tenant_id, lock=True)
+        row = await db.locate(call.tx, Instance, request.id, call.tenant_id, lock=True)
         need(row, "RUNNING")
         return to_message(await ask(call.tx, row, desired="PAUSED"))
 
     async def ResumeInstance(self, call: Call, request: pb.ResumeInstanceRequest) -> pb.Instance:
-        row = await locate(call.tx, request.id, call.tenant_id, lock=True)
+        row = await db.locate(call.tx, Instance, request.id, call.tenant_id, lock=True)
         need(row, "PAUSED")
         return to_message(await ask(call.tx, row, desired="RUNNING"))
 
     async def StopInstance(self, call: Call, request: pb.StopInstanceRequest) -> pb.Instance:
-        row = await locate(call.tx, request.id, call.tenant_id, lock=True)
+        row = await db.locate(call.tx, Instance, request.id, call.tenant_id, lock=True)
         return to_message(await switch(call.tx, row, "STOPPED"))
 
     async def GetInstanceStats(self, call: Call, request: pb.GetInstanceStatsRequest) -> pb.InstanceStats:
@@ -211,7 +224,7 @@ class InstanceService:
         return HttpBody(content_type="text/plain; charset=utf-8", data=written)
 
     async def GetInstanceConsole(self, call: Call, request: pb.GetInstanceConsoleRequest) -> pb.InstanceConsole:
-        row = await locate(call.tx, request.id, call.tenant_id)
+        row = await db.locate(call.tx, Instance, request.id, call.tenant_id)
         if not isinstance(self._compute(row), SupportsConsole):
             raise unsupported("console", self.app.drivers.compute)
         need(row, "RUNNING")
@@ -244,21 +257,21 @@ class InstanceService:
             yield pb.AttachInstanceConsoleResponse(data=data)
 
     async def GetInstanceTags(self, call: Call, request: pb.GetInstanceTagsRequest) -> pb.GetInstanceTagsResponse:
-        return pb.GetInstanceTagsResponse(tags=(await locate(call.tx, request.id, call.tenant_id)).labels)
+        return pb.GetInstanceTagsResponse(tags=(await db.locate(call.tx, Instance, request.id, call.tenant_id)).labels)
 
     async def AddInstanceTags(self, call: Call, request: pb.AddInstanceTagsRequest) -> pb.Instance:
-        row = await locate(call.tx, request.id, call.tenant_id, lock=True)
+        row = await db.locate(call.tx, Instance, request.id, call.tenant_id, lock=True)
         return to_message(await ask(call.tx, row, labels=merged(row.labels, request.tags)))
 
     async def RemoveInstanceTag(self, call: Call, request: pb.RemoveInstanceTagRequest) -> pb.Instance:
-        row = await locate(call.tx, request.id, call.tenant_id, lock=True)
+        row = await db.locate(call.tx, Instance, request.id, call.tenant_id, lock=True)
         if request.key not in row.labels:
             raise not_found("tag", request.key)
         return to_message(await ask(call.tx, row, labels=merged(row.labels, {request.key: ""})))
 
     async def _live(self, call: Call, id: str) -> tuple[Instance, ComputeDriver]:
         async with self.app.db.reading() as tx:
-            row = await locate(tx, id, call.tenant_id)
+            row = await db.locate(tx, Instance, id, call.tenant_id)
         return row, self._compute(row)
 
     def _compute(self, row: Instance) -> ComputeDriver:
@@ -280,24 +293,85 @@ def merged(old: dict[str, str], new: object) -> dict[str, str]:
     return both
 
 
-async def locate(tx: Tx, reference: str, tenant_id: UUID, *, lock: bool = False) -> Instance:
-    """The tenant's instance with this id, or the only one with this name."""
-    try:
-        id = str(UUID(reference))
-    except ValueError:
-        found = await db.records(tx, _named, tenant_id=tenant_id, name=reference)
-        if not found:
-            raise invalid("id", f"{reference!r} is neither the id nor the name of an instance") from None
-        if len(found) > 1:
-            raise ApiError("IN_USE", f"several instances are called {reference}; use the id",
-                           kind="instance", id=reference) from None  # fmt: skip
-        id = str(found[0]["id"])
-    return await db.get(tx, Instance, id, tenant_id, lock=lock)
+async def locked(tx: Tx, reference: str, tenant_id: UUID) -> Instance:
+    """The instance, locked, and before it its VPC if it has one."""
+    row = await db.locate(tx, Instance, reference, tenant_id)
+    if row.vpc_id:
+        await networks.locked(tx, tenant_id, row.vpc_id)
+    return await db.get(tx, Instance, str(row.id), tenant_id, lock=True)
 
 
-async def find_place(tx: Tx, vcpus: int, memory_mb: int) -> Place:
-    """The host with the most room for an instance of this size."""
-    alive = await db.records(tx, _by_room)
+async def locate_in_vpc(tx: Tx, reference: str, tenant_id: UUID) -> tuple[Vpc, Instance]:
+    """An instance in a VPC, with that, locked. Raises INVALID_ARGUMENT for one in none, WRONG_STATE for one to go."""
+    row = await db.locate(tx, Instance, reference, tenant_id)
+    if row.vpc_id is None:
+        raise invalid("instance_id", f"instance {row.name} is in no VPC; launch it with vpc_id or subnet_id")
+    [vpc] = await networks.locked(tx, tenant_id, row.vpc_id)
+    row = await db.get(tx, Instance, str(row.id), tenant_id, lock=True)
+    need(row, "STARTING", "RUNNING", "PAUSED", "STOPPED", "ERROR")
+    return vpc, row
+
+
+async def network_changed(tx: Tx, row: Instance) -> None:
+    """Have the VPC of the instance, if it has one, which is locked, programmed anew."""
+    if row.vpc_id:
+        await networks.changed(tx, *await networks.locked(tx, row.tenant_id, row.vpc_id))
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where in a VPC, which is locked, an instance is to be: in the first of the subnets with a free address."""
+
+    vpc: Vpc
+    subnets: list[Subnet]
+    groups: list[str]
+
+
+async def host_of_network(tx: Tx, request: pb.CreateInstanceRequest, tenant_id: UUID) -> str | None:
+    """The host that the asked VPC is confined to, if it is."""
+    vpc_id = request.vpc_id
+    if request.subnet_id:
+        vpc_id = str((await db.get(tx, Subnet, request.subnet_id, tenant_id)).vpc_id)
+    return (await networks.locate_vpc(tx, vpc_id, tenant_id)).host if vpc_id else None
+
+
+async def network(tx: Tx, tenant_id: UUID, request: pb.CreateInstanceRequest) -> Network | None:
+    """The place in a VPC that is asked for, if one is."""
+    if not request.vpc_id and not request.subnet_id:
+        if request.security_groups:
+            raise invalid("security_groups", "security groups are for instances in a VPC: give vpc_id or subnet_id")
+        return None
+    if request.subnet_id:
+        vpc, subnet = await networks.locate_part(tx, Subnet, request.subnet_id, tenant_id)
+        if request.vpc_id and UUID(request.vpc_id) != vpc.id:
+            raise invalid("subnet_id", f"subnet {subnet.name} is not in VPC {request.vpc_id}")
+        subnets = [subnet]
+    else:
+        vpc = await networks.locate_vpc(tx, request.vpc_id, tenant_id, lock=True)
+        subnets = await db.rows(tx, Subnet, _SUBNETS, vpc_id=vpc.id)
+        if not subnets:
+            raise invalid("vpc_id", f"VPC {vpc.name} has no subnet; make one with POST /vpcs/{vpc.id}/subnets")
+    return Network(vpc, subnets, await networks.groups_of(tx, vpc.id, request.security_groups))
+
+
+async def address(tx: Tx, net: Network, instance_id: UUID) -> dict[str, Any]:
+    """An instance's columns about its network, with an address taken."""
+    for number, subnet in enumerate(net.subnets, 1):
+        try:
+            private_ip = await networks.take_address(tx, subnet, instance_id=instance_id)
+        except ApiError:
+            if number == len(net.subnets):
+                raise
+            continue
+        break
+    return {
+        "vpc_id": net.vpc.id, "subnet_id": subnet.id, "private_ip": private_ip, "security_groups": net.groups
+    }  # fmt: skip
+
+
+async def find_place(tx: Tx, vcpus: int, memory_mb: int, only: str | None = None) -> Place:
+    """The host with the most room for an instance of this size. `only`: no other will do."""
+    alive = [host for host in await db.records(tx, _by_room) if only in (None, host["name"])]
     if not alive:
         raise ApiError("UNAVAILABLE", "no host that runs instances answers; see `thecloud doctor` there")
     for host in alive:
@@ -321,14 +395,17 @@ async def check(compute: ComputeDriver, spec: InstanceSpec) -> None:
 async def launch(
     tx: Tx, place: Place, *, tenant_id: UUID, user_id: UUID, name: str, image: str, instance_type: str,
     bindings: list[PortBinding], env: list[str], cmd: list[str], labels: dict[str, str], metadata: dict[str, str],
+    net: Network | None = None,
 ) -> Instance:  # fmt: skip
     """Ask for an instance. Autoscaling groups and clusters call this too."""
     id = uuid4()
     reserved = await ports.reserve(tx, place.host, id, bindings)
+    columns = await address(tx, net, id) if net else {"security_groups": []}
     return await create(
         tx, Instance, id=id, desired="RUNNING", status="STARTING", tenant_id=tenant_id, user_id=user_id,
         host=place.host, name=name, image=image, instance_type=instance_type, vcpus=place.vcpus,
         memory_mb=place.memory_mb, ports=ports.spell(reserved), env=env, cmd=cmd, labels=labels, metadata=metadata,
+        **columns,
     )  # fmt: skip
 
 
@@ -365,13 +442,19 @@ async def reconcile(app: "App", row: Instance) -> timedelta | None:
     if row.desired == "DELETED":
         await logs.drain(app, row)
         await compute.delete(row.id)
-        await gone(app, row)
+        async with app.db.transaction() as tx:
+            await network_changed(tx, row)
+            await changes.delete(tx, row)
         return None
-    seen = await compute.apply(spec(row))
+    seen = await compute.apply(await spec(app, row))
     if seen.power is None:
         await pending(app, row, seen.message)
         return timedelta(seconds=1)
-    found = {"private_ip": seen.private_ip, "container_id": seen.backend_id}
+    found: dict[str, Any] = {"container_id": seen.backend_id}
+    if row.vpc_id is None:
+        found["private_ip"] = seen.private_ip
+    else:
+        await plug(app, row, seen.netns)
     if seen.power == "STOPPED" and row.desired != "STOPPED":
         why = f"its command ended with exit code {seen.exit_code}, and is started again; see its logs"
         await observed(app, row, "ERROR", why, **found)
@@ -380,11 +463,28 @@ async def reconcile(app: "App", row: Instance) -> timedelta | None:
     return None
 
 
-def spec(row: Instance) -> InstanceSpec:
+async def plug(app: "App", row: Instance, netns: str | None) -> None:
+    """Have the instance's interface where it runs now."""
+    assert row.vpc_id
+    if netns != row.netns:
+        async with app.db.transaction() as tx:
+            await network_changed(tx, row)
+            await changes.update(tx, row, netns=netns)
+    if netns:
+        await topology.program(app, row.vpc_id)
+
+
+async def spec(app: "App", row: Instance) -> InstanceSpec:
+    attachment = None
+    if row.subnet_id and row.private_ip:
+        async with app.db.reading() as tx:
+            subnet = await db.find(tx, Subnet, row.subnet_id)
+        assert subnet is not None
+        attachment = Attachment(row.private_ip, subnet.gateway_ip, topology.DOMAIN)
     return InstanceSpec(
         id=row.id, tenant_id=row.tenant_id, name=row.name, image=row.image, vcpus=row.vcpus,
         memory_mb=row.memory_mb, power=row.desired, ports=tuple(ports.parse(row.ports)),  # type: ignore[arg-type]
-        env=tuple(row.env), cmd=tuple(row.cmd),
+        env=tuple(row.env), cmd=tuple(row.cmd), attachment=attachment,
     )  # fmt: skip
 
 

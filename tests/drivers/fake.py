@@ -29,6 +29,7 @@ class Machine:
     private_ip: str
     power: Power = "STOPPED"
     exit_code: int | None = None
+    starts: int = 0
     lines: list[LogLine] = field(default_factory=list)
     terminals: "list[FakeTerminal]" = field(default_factory=list)
 
@@ -161,6 +162,7 @@ class FakeCompute:
     def _start(self, machine: Machine) -> None:
         """Start the command, and run what there is of it to its end."""
         machine.power, machine.exit_code = machine.spec.power, None
+        machine.starts += 1
         environment = dict(pair.split("=", 1) for pair in machine.spec.env)
         for statement in "".join(machine.spec.cmd[2:]).split(";"):
             match string.Template(statement).safe_substitute(environment).split():
@@ -210,10 +212,11 @@ class FakeTerminal:
 
 
 def seen(machine: Machine) -> InstanceSeen:
-    stopped = machine.power == "STOPPED"
+    stopped, in_vpc = machine.power == "STOPPED", machine.spec.attachment is not None
     return InstanceSeen(
         power=machine.power,
-        private_ip=None if stopped else machine.private_ip,
+        private_ip=None if stopped or in_vpc else machine.private_ip,
         backend_id=machine.spec.id.hex[:12],
         exit_code=machine.exit_code if stopped else None,
+        netns=f"/nowhere/{machine.spec.id}/{machine.starts}" if in_vpc and not stopped else None,
     )

@@ -9,6 +9,8 @@ from drivers.network import Topology
 class FakeNetwork:
     """See NetworkDriver. A peering is there once both its VPCs are."""
 
+    one_host = True
+
     def __init__(self) -> None:
         self.applied: dict[UUID, Topology] = {}
 

@@ -15,8 +15,8 @@ import pytest
 from aiodocker import Docker, DockerError
 from aiohttp import web
 
-from drivers.contracts import InstanceSpec, PortBinding, Refused
-from drivers.docker import DockerCompute, hostname, name, reference
+from drivers.contracts import InstanceSpec, PortBinding, Refused, hostname
+from drivers.docker import DockerCompute, name, reference
 from server import images
 from tests.drivers.contract import ComputeContract, free_port, read_until, settled, shell, until
 from tests.engines import require

@@ -18,7 +18,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Instance(_message.Message):
-    __slots__ = ("id", "name", "image", "instance_type", "status", "status_message", "reconciling", "ports", "vpc_id", "subnet_id", "private_ip", "container_id", "env", "cmd", "labels", "metadata", "user_id", "tenant_id", "host", "version", "created_at", "updated_at", "estimated_price_per_hour")
+    __slots__ = ("id", "name", "image", "instance_type", "status", "status_message", "reconciling", "ports", "vpc_id", "subnet_id", "private_ip", "container_id", "env", "cmd", "labels", "metadata", "user_id", "tenant_id", "host", "version", "created_at", "updated_at", "estimated_price_per_hour", "security_groups")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Instance.State]
@@ -72,6 +72,7 @@ class Instance(_message.Message):
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
     ESTIMATED_PRICE_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
+    SECURITY_GROUPS_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     image: str
@@ -95,7 +96,8 @@ class Instance(_message.Message):
     created_at: _timestamp_pb2.Timestamp
     updated_at: _timestamp_pb2.Timestamp
     estimated_price_per_hour: float
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., image: _Optional[str] = ..., instance_type: _Optional[str] = ..., status: _Optional[_Union[Instance.State, str]] = ..., status_message: _Optional[str] = ..., reconciling: _Optional[bool] = ..., ports: _Optional[str] = ..., vpc_id: _Optional[str] = ..., subnet_id: _Optional[str] = ..., private_ip: _Optional[str] = ..., container_id: _Optional[str] = ..., env: _Optional[_Iterable[str]] = ..., cmd: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., host: _Optional[str] = ..., version: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ...) -> None: ...
+    security_groups: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., image: _Optional[str] = ..., instance_type: _Optional[str] = ..., status: _Optional[_Union[Instance.State, str]] = ..., status_message: _Optional[str] = ..., reconciling: _Optional[bool] = ..., ports: _Optional[str] = ..., vpc_id: _Optional[str] = ..., subnet_id: _Optional[str] = ..., private_ip: _Optional[str] = ..., container_id: _Optional[str] = ..., env: _Optional[_Iterable[str]] = ..., cmd: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., host: _Optional[str] = ..., version: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ..., security_groups: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListInstancesRequest(_message.Message):
     __slots__ = ("tag", "page_size", "page_token")
@@ -122,7 +124,7 @@ class GetInstanceRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class CreateInstanceRequest(_message.Message):
-    __slots__ = ("name", "image", "instance_type", "vpc_id", "subnet_id", "ports", "volumes", "env", "cmd", "labels", "metadata", "validate_only")
+    __slots__ = ("name", "image", "instance_type", "vpc_id", "subnet_id", "ports", "volumes", "env", "cmd", "labels", "metadata", "validate_only", "security_groups")
     class Volume(_message.Message):
         __slots__ = ("volume_id", "mount_path")
         VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
@@ -156,6 +158,7 @@ class CreateInstanceRequest(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    SECURITY_GROUPS_FIELD_NUMBER: _ClassVar[int]
     name: str
     image: str
     instance_type: str
@@ -168,7 +171,8 @@ class CreateInstanceRequest(_message.Message):
     labels: _containers.ScalarMap[str, str]
     metadata: _containers.ScalarMap[str, str]
     validate_only: bool
-    def __init__(self, name: _Optional[str] = ..., image: _Optional[str] = ..., instance_type: _Optional[str] = ..., vpc_id: _Optional[str] = ..., subnet_id: _Optional[str] = ..., ports: _Optional[str] = ..., volumes: _Optional[_Iterable[_Union[CreateInstanceRequest.Volume, _Mapping]]] = ..., env: _Optional[_Iterable[str]] = ..., cmd: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    security_groups: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., image: _Optional[str] = ..., instance_type: _Optional[str] = ..., vpc_id: _Optional[str] = ..., subnet_id: _Optional[str] = ..., ports: _Optional[str] = ..., volumes: _Optional[_Iterable[_Union[CreateInstanceRequest.Volume, _Mapping]]] = ..., env: _Optional[_Iterable[str]] = ..., cmd: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., validate_only: _Optional[bool] = ..., security_groups: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UpdateInstanceRequest(_message.Message):
     __slots__ = ("id", "name", "status", "labels", "metadata", "update_mask")

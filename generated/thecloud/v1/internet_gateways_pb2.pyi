@@ -1,0 +1,92 @@
+import datetime
+
+from buf.validate import validate_pb2 as _validate_pb2
+from google.api import annotations_pb2 as _annotations_pb2
+from google.api import field_behavior_pb2 as _field_behavior_pb2
+from google.protobuf import empty_pb2 as _empty_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from thecloud.v1 import options_pb2 as _options_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class InternetGateway(_message.Message):
+    __slots__ = ("id", "vpc_id", "status", "arn", "user_id", "tenant_id", "created_at", "estimated_price_per_hour")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_UNSPECIFIED: _ClassVar[InternetGateway.State]
+        STATE_DETACHED: _ClassVar[InternetGateway.State]
+        STATE_ATTACHED: _ClassVar[InternetGateway.State]
+    STATE_UNSPECIFIED: InternetGateway.State
+    STATE_DETACHED: InternetGateway.State
+    STATE_ATTACHED: InternetGateway.State
+    ID_FIELD_NUMBER: _ClassVar[int]
+    VPC_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    ARN_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_PRICE_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    vpc_id: str
+    status: InternetGateway.State
+    arn: str
+    user_id: str
+    tenant_id: str
+    created_at: _timestamp_pb2.Timestamp
+    estimated_price_per_hour: float
+    def __init__(self, id: _Optional[str] = ..., vpc_id: _Optional[str] = ..., status: _Optional[_Union[InternetGateway.State, str]] = ..., arn: _Optional[str] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ...) -> None: ...
+
+class ListInternetGatewaysRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListInternetGatewaysResponse(_message.Message):
+    __slots__ = ("internet_gateways", "next_page_token")
+    INTERNET_GATEWAYS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    internet_gateways: _containers.RepeatedCompositeFieldContainer[InternetGateway]
+    next_page_token: str
+    def __init__(self, internet_gateways: _Optional[_Iterable[_Union[InternetGateway, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class CreateInternetGatewayRequest(_message.Message):
+    __slots__ = ("validate_only",)
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    validate_only: bool
+    def __init__(self, validate_only: _Optional[bool] = ...) -> None: ...
+
+class GetInternetGatewayRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class AttachInternetGatewayRequest(_message.Message):
+    __slots__ = ("id", "vpc_id")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    VPC_ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    vpc_id: str
+    def __init__(self, id: _Optional[str] = ..., vpc_id: _Optional[str] = ...) -> None: ...
+
+class DetachInternetGatewayRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class DeleteInternetGatewayRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
