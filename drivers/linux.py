@@ -1,4 +1,4 @@
-"""VPCs of this host as network namespaces: the kernel's own routing and nftables, and no daemon.
+"""VPCs of this host as network namespaces: the kernel's own routing and nftables, and a daemon for names alone.
 
 The namespace of a VPC is its router, named after the VPC. Each instance hangs on a link of its own
 in it and is told that its whole subnet is there: the router answers ARP for all of it, so that every
@@ -20,6 +20,7 @@ from uuid import UUID
 from drivers import linux_external as outer
 from drivers import linux_firewall as firewall
 from drivers import linux_kernel as kernel
+from drivers import linux_names as names
 from drivers import linux_parts as parts
 from drivers import linux_plan as plan
 from drivers.linux_kernel import HOST
@@ -58,8 +59,8 @@ class LinuxNetwork:
         await asyncio.to_thread(self._delete, vpc_id)
 
     async def list(self) -> set[UUID]:
-        names = await asyncio.to_thread(kernel.namespaces)
-        return {UUID(name.removeprefix(self._prefix)) for name in names if name.startswith(self._prefix)}
+        there = await asyncio.to_thread(kernel.namespaces)
+        return {UUID(name.removeprefix(self._prefix)) for name in there if name.startswith(self._prefix)}
 
     def _name(self, vpc_id: UUID) -> str:
         return f"{self._prefix}{vpc_id}"
@@ -102,6 +103,8 @@ class LinuxNetwork:
         self._records.write(
             name, Record(topology=topology, publisher=publisher, generation=generation, plugged=plugged)
         )
+        with kernel.entered(kernel.file_of(name)):
+            names.serve(name, topology)
         if not parts.outer_legs(topology):
             with outer.locked():
                 outer.remove_if_unused(self._external)
@@ -123,9 +126,11 @@ class LinuxNetwork:
             as_wanted = all(kernel.routes(table) == specs for table, specs in routes.items())
             as_wanted &= vpc.rules() == plan.rules(wanted, plugged, record.publisher)
             untouched = record.generation == kernel.generation()
+        there = (one for one in wanted.ports if one.netns is None or one.id in plugged)
+        named = names.serving(name, wanted)
         return replace(
             wanted,
-            ports=tuple(one for one in wanted.ports if one.netns is None or one.id in plugged),
+            ports=tuple(one if named else replace(one, hostnames=()) for one in there),
             groups=wanted.groups if untouched else (),
             route_tables=wanted.route_tables if as_wanted else (),
             internet_gateway=wanted.internet_gateway if IGW in present else None,
@@ -138,6 +143,7 @@ class LinuxNetwork:
         with outer.locked(self._state / f"{name}.lock"):
             record = self._records.read(name)
             outer.unpublish(vpc_id)
+            names.stop(name)
             if kernel.is_namespace(kernel.file_of(name)):
                 with kernel.inside(kernel.file_of(name)) as vpc:
                     for one in kernel.links():
@@ -153,8 +159,8 @@ class LinuxNetwork:
 
     def _names_of_peers(self, topology: Topology) -> dict[UUID, str]:
         """The namespaces of the peers that are there."""
-        names = {one.id: self._name(one.peer_vpc_id) for one in topology.peerings}
-        return {id: name for id, name in names.items() if kernel.is_namespace(kernel.file_of(name))}
+        called = {one.id: self._name(one.peer_vpc_id) for one in topology.peerings}
+        return {id: name for id, name in called.items() if kernel.is_namespace(kernel.file_of(name))}
 
 
 def identities(topology: Topology) -> dict[UUID, int]:

@@ -18,6 +18,14 @@ def checksum(data: bytes) -> int:
     return ~(total + (total >> 16)) & 0xFFFF
 
 
+def addresses(reply: bytes, at: int) -> set[str]:
+    """What a reply from a name server tells, whose answers begin there: each a pointer to the name and an address."""
+    _, flags, _, answers, _, _ = struct.unpack_from("!6H", reply)
+    nxdomain = 3
+    assert flags & 0xF == (0 if answers else nxdomain)
+    return {socket.inet_ntoa(reply[at + 16 * one + 12 : at + 16 * one + 16]) for one in range(answers)}
+
+
 class Box:
     """One namespace. What listens in it answers with the address it saw the caller at."""
 
@@ -86,6 +94,18 @@ class Box:
         with self.opened(socket.SOCK_DGRAM) as one, suppress(OSError):
             one.connect((address, port))
             return self.say(one)
+        return None
+
+    def resolve(self, server: str, name: str, kind: int = socket.SOCK_DGRAM) -> set[str] | None:
+        """The IPv4 addresses of a name, none if it does not exist; None when no answer came."""
+        labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+        question = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", 1, 1)
+        head = struct.pack("!H", len(question)) if kind == socket.SOCK_STREAM else b""
+        with self.opened(kind) as one, suppress(OSError):
+            one.connect((server, 53))
+            one.send(head + question)
+            length = struct.unpack("!H", one.recv(2, socket.MSG_WAITALL))[0] if head else 2000
+            return addresses(one.recv(length, socket.MSG_WAITALL if head else 0), len(question))
         return None
 
     def ping(self, address: str, source: str | None = None) -> bool:

@@ -1,5 +1,9 @@
 """The linux network driver against the kernel, with real packets."""
 
+import asyncio
+import os
+import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -9,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from drivers import linux_external, linux_kernel
+from drivers import linux_external, linux_kernel, linux_names
 from drivers.contracts import PortBinding
 from drivers.linux import LinuxNetwork
 from drivers.linux_plan import External
@@ -109,6 +113,58 @@ class TestLinuxNetwork(NetworkContract):
         assert not wires.boxes[vpc.ports[0].id].ping(vpc.ports[1].address)
         await driver.apply(vpc)
         assert wires.boxes[vpc.ports[0].id].ping(vpc.ports[1].address)
+
+    async def test_names_outlive_the_server_and_come_back_when_their_daemon_is_killed(
+        self, driver: LinuxNetwork, wires: Wires, vpc: Topology, tmp_path: Path
+    ) -> None:
+        a, *others = vpc.ports
+        vpc = replace(vpc, ports=(replace(a, hostnames=("web",)), *others))
+        await driver.apply(vpc)
+        name, box, server = driver._name(vpc.vpc_id), wires.boxes[a.id], vpc.subnets[0].gateway_ip
+        pid = linux_names._pid(name)
+        again = LinuxNetwork("", EXTERNAL, state=tmp_path)
+        again._prefix = driver._prefix
+        await again.apply(vpc)
+        assert linux_names._pid(name) == pid
+        with box.opened(socket.SOCK_STREAM) as asking:  # dnsmasq has a process for it, which stays when the first goes
+            asking.connect((server, 53))
+            asking.send(b"\0")
+            assert box.resolve(server, "web") == {a.address}
+            os.kill(pid, signal.SIGKILL)
+            assert box.resolve(server, "web") is None
+            assert await driver.observe(vpc.vpc_id) == replace(vpc, ports=(a, *others))
+            await driver.apply(vpc)
+        assert box.resolve(server, "web", socket.SOCK_STREAM) == {a.address}
+        assert await driver.observe(vpc.vpc_id) == vpc
+        linux_names._file(name, "pid").unlink()
+        assert await driver.observe(vpc.vpc_id) != vpc
+        await driver.apply(vpc)
+        assert box.resolve(server, "web") == {a.address}
+        pid = linux_names._pid(name)
+        await driver.delete(vpc.vpc_id)
+        assert linux_names._argv(pid) == []
+        assert not (linux_names.FOLDER / name).exists()
+
+    async def test_a_process_that_took_the_number_of_dnsmasq_is_left_alone(
+        self, driver: LinuxNetwork, wires: Wires, vpc: Topology
+    ) -> None:
+        a, *others = vpc.ports
+        vpc = replace(vpc, ports=(replace(a, hostnames=("web",)), *others))
+        await driver.apply(vpc)
+        name = driver._name(vpc.vpc_id)
+        os.kill(linux_names._pid(name), signal.SIGKILL)
+        other = await asyncio.create_subprocess_exec("sleep", "60")
+        try:
+            for _ in range(2):
+                linux_names._file(name, "pid").write_text(f"{other.pid}\n")
+                await driver.apply(vpc)
+                assert wires.boxes[a.id].resolve(vpc.subnets[0].gateway_ip, "web") == {a.address}
+            linux_names._file(name, "pid").write_text(f"{other.pid}\n")
+            await driver.delete(vpc.vpc_id)
+            assert other.returncode is None
+        finally:
+            other.kill()
+            await other.wait()
 
     async def test_killed_at_any_step_it_is_finished_by_the_next(
         self, driver: LinuxNetwork, wires: Wires, vpc: Topology, monkeypatch: pytest.MonkeyPatch
