@@ -171,6 +171,14 @@ class DockerCompute:
         taking.end()
         return taking.batch()
 
+    async def events(self) -> AsyncGenerator[UUID]:
+        filters = {"type": ["container"], "event": ["start", "die"], "label": [f"thecloud.cloud={self._cloud_id}"]}
+        endless = ClientTimeout(total=None)
+        params = {"filters": json.dumps(filters)}
+        async with self._engine._query("events", params=params, timeout=endless) as response, response:
+            async for line in response.content:
+                yield UUID(json.loads(line)["Actor"]["Attributes"]["thecloud.instance"])
+
     async def console(self, id: UUID) -> Terminal:
         container = self._engine.containers.container(name(id))
         try:

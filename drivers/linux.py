@@ -72,9 +72,15 @@ class LinuxNetwork:
             self._apply_again(peer)
 
     def _apply_again(self, vpc_id: UUID) -> None:
-        """Bring in what became possible, or stopped to be, with a change of another VPC."""
-        if record := self._records.read(self._name(vpc_id)):
-            self._apply(record.topology)
+        """Bring in what became possible, or stopped to be, with a change of another VPC.
+
+        What is recorded is read under the lock: what was read before may be older than what is there by now.
+        """
+        with outer.locked(self._state / f"{self._name(vpc_id)}.lock"):
+            record = self._records.read(self._name(vpc_id))
+            waiting = self._program(record.topology) if record else set()
+        for peer in waiting:
+            self._apply_again(peer)
 
     def _program(self, topology: Topology) -> set[UUID]:
         """Make it so. Returns the VPCs that wait for a peering which is there now."""
@@ -153,9 +159,9 @@ class LinuxNetwork:
             with outer.locked():
                 outer.remove_if_unused(self._external)
             self._records.remove(name)
+            (self._state / f"{name}.lock").unlink()
         for peering in record.topology.peerings if record else ():
             self._apply_again(peering.peer_vpc_id)
-        (self._state / f"{name}.lock").unlink(missing_ok=True)
 
     def _names_of_peers(self, topology: Topology) -> dict[UUID, str]:
         """The namespaces of the peers that are there."""

@@ -27,14 +27,17 @@ PUBLISH_RANGE = IPv4Network("169.254.64.0/18")  # two addresses for each VPC tha
 
 @contextmanager
 def locked(path: Path = LOCK) -> Iterator[None]:
-    """Alone on this host."""
+    """Alone on this host. The file may be removed by its holder: who waited for it then starts over with the next."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(file)
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if kernel.inode(path) == os.fstat(file).st_ino:
+                yield
+                return
+        finally:
+            os.close(file)
 
 
 def table(external: External) -> str:

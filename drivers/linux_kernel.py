@@ -142,6 +142,14 @@ def identity(path: str) -> int | None:
     return there.st_ino if there.st_dev == os.stat(HOST).st_dev else None
 
 
+def inode(path: Path) -> int | None:
+    """The number of the file that is there now."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
 def is_namespace(path: str) -> bool:
     return identity(path) is not None
 
