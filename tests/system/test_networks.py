@@ -5,7 +5,6 @@ import json
 import os
 import random
 import subprocess
-import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, suppress
 from types import SimpleNamespace
@@ -14,10 +13,8 @@ from uuid import UUID
 
 import httpx
 import pytest
-from aiodocker import Docker
 
 from drivers import linux_kernel
-from drivers.linux import LinuxNetwork
 from drivers.linux_kernel import HOST
 from drivers.linux_plan import External
 from drivers.network import Topology
@@ -25,31 +22,11 @@ from server import topology
 from server.db import Database
 from tests.conftest import until
 from tests.drivers.packets import Box
-from tests.engines import require
-from tests.system.conftest import folder_of_a_cloud
+from tests.system.conftest import network_of
 from tests.system.process import Person, Thecloud
 
 ROUNDS = 20
 SEED = int(os.environ.get("THECLOUD_TEST_SEED") or random.randrange(2**32))
-
-
-def network_of(cloud: Thecloud) -> LinuxNetwork:
-    """The driver as the cloud has it."""
-    return LinuxNetwork(cloud.id, External.of(cloud.environment["THECLOUD_EXTERNAL_NETWORK"]))
-
-
-@pytest.fixture
-async def cloud(docker: Docker) -> AsyncIterator[Thecloud]:  # type: ignore[override]
-    """A cloud with an external network of its own. Nothing of its networks is left afterwards."""
-    require("nftables")
-    async with folder_of_a_cloud(docker) as cloud:
-        number = zlib.crc32(str(cloud.folder).encode()) % 512
-        cloud.environment["THECLOUD_EXTERNAL_NETWORK"] = f"198.{18 + number // 256}.{number % 256}.0/24"
-        yield cloud
-        if cloud.process and cloud.process.running:
-            await cloud.process.kill()
-        for id in await network_of(cloud).list():
-            await network_of(cloud).delete(id)
 
 
 class Client:
@@ -90,10 +67,10 @@ class Client:
 
 
 @pytest.fixture
-async def client(cloud: Thecloud) -> AsyncIterator[Client]:
+async def client(network_cloud: Thecloud) -> AsyncIterator[Client]:
     with ExitStack() as stack:
-        await cloud.up()
-        yield Client(cloud, await cloud.person(), stack)
+        await network_cloud.up()
+        yield Client(network_cloud, await network_cloud.person(), stack)
 
 
 async def eventually(expected: object, look: Callable[[], object]) -> None:
