@@ -101,6 +101,10 @@ def attach(external: External, name: str) -> None:
 def leg(external: External, vpc: Netlink, name: str, id: UUID) -> None:
     """A link from the VPC this thread is in to the external network, up. The other end is named after the id."""
     other = link_name("l", id)
+    with kernel.entered(kernel.file_of(external.name)):
+        there = kernel.index(other)
+    if not there:
+        vpc.remove(name)  # that of a gateway with another id
     if not kernel.index(name):
         with opened(kernel.file_of(external.name)) as namespace:
             vpc.do("link", "add", ifname=name, kind="veth", peer={"ifname": other, "net_ns_fd": namespace})

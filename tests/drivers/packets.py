@@ -18,6 +18,25 @@ def checksum(data: bytes) -> int:
     return ~(total + (total >> 16)) & 0xFFFF
 
 
+def arp_reply(mac: str, claimed: str, to: str, asker: str) -> bytes:
+    """A frame that says the claimed address is at this MAC."""
+    own, other = (bytes.fromhex(one.replace(":", "")) for one in (mac, to))
+    head = other + own + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 2)
+    return head + own + socket.inet_aton(claimed) + other + socket.inet_aton(asker)
+
+
+def datagram(source: int, target: int, data: bytes) -> bytes:
+    """A UDP datagram without a checksum."""
+    return struct.pack("!4H", source, target, 8 + len(data), 0) + data
+
+
+def fragment(source: str, target: str, number: int, offset: int, data: bytes, more: bool) -> bytes:
+    """A part of a UDP packet, as IP carries it. The kernel fills in length and checksum."""
+    flags = (0x2000 if more else 0) | offset // 8
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), number, flags, 64, socket.IPPROTO_UDP, 0)
+    return head + socket.inet_aton(source) + socket.inet_aton(target) + data
+
+
 def addresses(reply: bytes, at: int) -> set[str]:
     """What a reply from a name server tells, whose answers begin there: each a pointer to the name and an address."""
     _, flags, _, answers, _, _ = struct.unpack_from("!6H", reply)

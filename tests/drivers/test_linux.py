@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -19,8 +18,9 @@ from drivers.linux import LinuxNetwork
 from drivers.linux_plan import External
 from drivers.network import ElasticIp, Group, Topology
 from tests.drivers.contract import free_port
-from tests.drivers.network_contract import ANYWHERE, NetworkContract, Wires, allow, ip, with_groups, with_route
+from tests.drivers.network_contract import NetworkContract
 from tests.drivers.packets import Box
+from tests.drivers.wires import ANYWHERE, Wires, allow, ip, with_groups, with_route
 from tests.engines import require
 
 EXTERNAL = External("tc-test", "198.18.0.0/16", "198.18.0.1")
@@ -45,6 +45,17 @@ def of_the_host() -> tuple[str, ...]:
     )
 
 
+def world(wires: Wires) -> Box:
+    """A host of the external network, once that is there."""
+    box = wires.box()
+    there, here = EXTERNAL.name, box.path[11:]
+    ip("-n", there, "link", "add", "world", "type", "veth", "peer", "name", "eth0", "netns", here)
+    ip("-n", there, "link", "set", "world", "master", linux_external.BRIDGE, "up")
+    for command in ("addr add 198.18.9.9/16 dev eth0", "link set eth0 up"):
+        ip("-n", here, *command.split())
+    return box
+
+
 class TestLinuxNetwork(NetworkContract):
     OUTSIDE = "198.18"
 
@@ -54,18 +65,7 @@ class TestLinuxNetwork(NetworkContract):
 
     @pytest.fixture
     def outside(self, wires: Wires) -> Callable[[], Box]:
-        """A host of the external network, once that is there."""
-
-        def make() -> Box:
-            box = wires.box()
-            there, here = EXTERNAL.name, box.path[11:]
-            ip("-n", there, "link", "add", "world", "type", "veth", "peer", "name", "eth0", "netns", here)
-            ip("-n", there, "link", "set", "world", "master", linux_external.BRIDGE, "up")
-            for command in ("addr add 198.18.9.9/16 dev eth0", "link set eth0 up"):
-                ip("-n", box.path[11:], *command.split())
-            return box
-
-        return make
+        return lambda: world(wires)
 
     async def test_it_leaves_nothing_behind(self, driver: LinuxNetwork, vpc: Topology) -> None:
         before = of_the_host()
@@ -165,42 +165,6 @@ class TestLinuxNetwork(NetworkContract):
         finally:
             other.kill()
             await other.wait()
-
-    async def test_killed_at_any_step_it_is_finished_by_the_next(
-        self, driver: LinuxNetwork, wires: Wires, vpc: Topology, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        igw = uuid4()
-        vpc = with_route(replace(vpc, internet_gateway=igw), ANYWHERE, "internet_gateway", igw)
-        vpc = with_groups(vpc, 1, Group(id=uuid4(), rules=(allow(),)))
-        vpc = replace(vpc, elastic_ips=(ElasticIp(id=uuid4(), public_ip="198.18.5.1", port_id=vpc.ports[0].id),))
-        left = 0
-
-        def counted(step: Callable[..., None]) -> Callable[..., None]:
-            def run(*arguments: Any, **parts: Any) -> None:
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    raise InterruptedError
-                step(*arguments, **parts)
-
-            return run
-
-        monkeypatch.setattr(linux_kernel.Netlink, "do", counted(linux_kernel.Netlink.do))
-        monkeypatch.setattr(linux_kernel, "nft", counted(linux_kernel.nft))
-        for steps in range(0, 200, 3):
-            left = steps
-            try:
-                await driver.apply(vpc)
-                break
-            except InterruptedError:
-                left = 1000
-                await driver.apply(vpc)
-                assert await driver.observe(vpc.vpc_id) == vpc
-                assert wires.boxes[vpc.ports[0].id].tcp(vpc.ports[1].address, 80)
-                await driver.delete(vpc.vpc_id)
-        else:
-            pytest.fail("it never got through")
-        left = 1000
 
     async def test_a_container_gets_its_interface_back_after_a_restart(
         self, driver: LinuxNetwork, wires: Wires, vpc: Topology
