@@ -26,7 +26,7 @@ from drivers import linux_plan as plan
 from drivers.linux_kernel import HOST
 from drivers.linux_plan import IGW, External, Publisher, link
 from drivers.linux_record import Record, Records
-from drivers.network import Topology
+from drivers.network import ElasticIp, Topology
 
 STATE = Path("/run/thecloud-network")
 
@@ -120,12 +120,18 @@ class LinuxNetwork:
         name = self._name(vpc_id)
         if not kernel.is_namespace(kernel.file_of(name)):
             return None
+        with outer.locked(self._state / f"{name}.lock"):  # not in the middle of a change
+            return self._seen(vpc_id, name)
+
+    def _seen(self, vpc_id: UUID, name: str) -> Topology:
         record = self._records.read(name)
         if record is None:
             return Topology(vpc_id=vpc_id, tenant_id=UUID(int=0), cidrs=())
         wanted = record.topology
+        guarded, published = outer.standing(self._external, vpc_id)
         with kernel.inside(kernel.file_of(name)) as vpc:
             present, reached = kernel.links(), kernel.neighbourly_routes()
+            public = vpc.addresses(IGW) if IGW in present and guarded else set()
             peered = {one.id for one in wanted.peerings if link("x", one.id) in present}
             plugged = {one.id for one in wanted.ports if (one.address, link("p", one.id)) in reached}
             routes = plan.routes(wanted, plugged, peered, self._external)
@@ -133,14 +139,18 @@ class LinuxNetwork:
             as_wanted &= vpc.rules() == plan.rules(wanted, plugged, record.publisher)
             untouched = record.generation == kernel.generation()
         there = (one for one in wanted.ports if one.netns is None or one.id in plugged)
-        named = names.serving(name, wanted)
+        named, led = names.serving(name, wanted), published or not record.publisher
         return replace(
             wanted,
-            ports=tuple(one if named else replace(one, hostnames=()) for one in there),
+            ports=tuple(
+                replace(one, hostnames=one.hostnames if named else (), published=one.published if led else ())
+                for one in there
+            ),
             groups=wanted.groups if untouched else (),
             route_tables=wanted.route_tables if as_wanted else (),
-            internet_gateway=wanted.internet_gateway if IGW in present else None,
-            nat_gateways=tuple(one for one in wanted.nat_gateways if link("n", one.id) in present),
+            internet_gateway=wanted.internet_gateway if IGW in present and guarded else None,
+            nat_gateways=tuple(one for one in wanted.nat_gateways if link("n", one.id) in present and guarded),
+            elastic_ips=tuple(one for one in wanted.elastic_ips if working(one, wanted, public)),
             peerings=tuple(one for one in wanted.peerings if one.id in peered),
         )
 
@@ -167,6 +177,13 @@ class LinuxNetwork:
         """The namespaces of the peers that are there."""
         called = {one.id: self._name(one.peer_vpc_id) for one in topology.peerings}
         return {id: name for id, name in called.items() if kernel.is_namespace(kernel.file_of(name))}
+
+
+def working(elastic_ip: ElasticIp, topology: Topology, public: set[str]) -> bool:
+    """Whether its address is there, where there is to be one."""
+    ports = {port.id for port in topology.ports}
+    wanted = topology.internet_gateway is not None and elastic_ip.port_id in ports
+    return not wanted or f"{elastic_ip.public_ip}/32" in public
 
 
 def identities(topology: Topology) -> dict[UUID, int]:

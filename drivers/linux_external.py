@@ -55,8 +55,9 @@ def ensure(external: External) -> None:
         kernel.setting("bridge/bridge-nf-call-arptables", "0")
         outside.up(BRIDGE)
     with kernel.inside(HOST) as host:
-        if not kernel.index(external.name):
+        if table(external) not in kernel.tables():
             kernel.nft(guard(external))  # before there is anything to guard against
+        if not kernel.index(external.name):
             with opened(kernel.file_of(external.name)) as namespace:
                 host.do("link", "add", ifname=external.name, kind="veth",
                         peer={"ifname": "host", "net_ns_fd": namespace})  # fmt: skip
@@ -67,6 +68,15 @@ def ensure(external: External) -> None:
         if not host.addresses(external.name):
             host.do("addr", "add", index=kernel.index(external.name), address=external.gateway, prefixlen=length)
         host.up(external.name)
+
+
+def standing(external: External, vpc_id: UUID) -> tuple[bool, bool]:
+    """Whether the host's firewall towards the external network is there, and that VPC's for published ports."""
+    with kernel.inside(HOST):
+        tables = kernel.tables()
+        return table(external) in tables, f"ip thecloud_{vpc_id.hex}" in tables and bool(
+            kernel.index(link_name("t", vpc_id))
+        )
 
 
 def guard(external: External) -> str:

@@ -227,6 +227,12 @@ def nft(text: str) -> None:
             raise RuntimeError(f"nft: {done.stderr.strip()[:2000]}")
 
 
+def tables() -> set[str]:
+    """The tables of the namespace's firewall, with their families."""
+    listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True, timeout=10).stdout
+    return {line.removeprefix("table ").strip() for line in listed.splitlines()}
+
+
 def generation() -> int:
     """The number of the namespace's firewall, which every change by anybody raises."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as kernel:

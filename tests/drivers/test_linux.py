@@ -194,3 +194,20 @@ class TestLinuxNetwork(NetworkContract):
                 docker("restart", "-t", "0", name)
         finally:
             docker("rm", "-f", name)
+
+    async def test_a_firewall_of_the_host_that_somebody_removed_is_seen_and_put_back(
+        self, driver: LinuxNetwork, wires: Wires, vpc: Topology
+    ) -> None:
+        igw = uuid4()
+        vpc = with_route(replace(vpc, internet_gateway=igw), ANYWHERE, "internet_gateway", igw)
+        vpc = replace(vpc, elastic_ips=(ElasticIp(id=uuid4(), public_ip="198.18.5.1", port_id=vpc.ports[0].id),))
+        ports = (replace(vpc.ports[0], published=(PortBinding(host=free_port(), container=80),)), *vpc.ports[1:])
+        vpc = replace(vpc, ports=ports)
+        await driver.apply(vpc)
+        assert await driver.observe(vpc.vpc_id) == vpc
+        for table in (linux_external.table(EXTERNAL), f"ip thecloud_{vpc.vpc_id.hex}"):
+            linux_kernel.nft(f"delete table {table}\n")
+            assert await driver.observe(vpc.vpc_id) != vpc
+            await driver.apply(vpc)
+            assert await driver.observe(vpc.vpc_id) == vpc
+        assert wires.boxes[vpc.ports[0].id].tcp(EXTERNAL.gateway, 22) is None
