@@ -472,7 +472,11 @@ async def plug(app: "App", row: Instance, netns: str | None) -> None:
             await network_changed(tx, row)
             await changes.update(tx, row, netns=netns)
     if netns:
-        await topology.program(app, row.vpc_id)
+        try:
+            await topology.program(app, row.vpc_id)
+        except NotYet as reason:
+            await pending(app, row, str(reason))
+            raise
 
 
 async def spec(app: "App", row: Instance) -> InstanceSpec:

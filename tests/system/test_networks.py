@@ -98,6 +98,8 @@ async def test_instances_of_a_vpc_behind_a_group_an_elastic_ip_and_a_peering(cli
                              port_max=80, cidr="0.0.0.0/0")  # fmt: skip
     await eventually("10.0.1.3", lambda: in_b.tcp("10.0.1.2", 80))
     assert in_a.tcp("10.0.1.3", 80) == "10.0.1.2"
+    stats = await client.do("GET", f"/instances/{a['id']}/stats")
+    assert stats["network_rx_bytes"] > 0 < stats["network_tx_bytes"]
     assert not in_b.ping("10.0.1.2")
 
     host = Box(HOST)
