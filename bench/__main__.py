@@ -11,7 +11,9 @@ import orjson
 
 from bench.figure import figure
 
-GROUPS = ("codec", "access", "pipeline", "database", "echo", "rest", "watch", "memory", "launch", "rules")
+GROUPS = (
+    "codec", "access", "pipeline", "database", "echo", "rest", "watch", "memory", "launch", "network", "rules",
+)  # fmt: skip
 
 
 def main(names: list[str]) -> int:

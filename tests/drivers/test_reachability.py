@@ -63,7 +63,7 @@ def varied(number: int, vpc: Topology, peer: Topology, peering: Peering, dice: r
         }
         routes |= {ANYWHERE: dice.choices(out, (5, 2, 1))[0]} if dice.random() < 0.8 else {}
         routes |= {"198.18.0.0/16": dice.choice(out)} if dice.random() < 0.3 else {}
-        routes |= {"172.20.0.0/16": "instance"} if dice.random() < 0.7 else {}
+        routes |= {"172.20.0.0/16": dice.choice(("instance", "instance", "blackhole"))}
         made = (Route(destination=to, target=target, target_id=ids.get(target)) for to, target in routes.items())  # type: ignore[arg-type]
         return RouteTable(id=id, routes=tuple(made))
 
