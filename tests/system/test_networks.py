@@ -23,7 +23,7 @@ from server.db import Database
 from tests.conftest import until
 from tests.drivers.packets import Box
 from tests.system.conftest import network_of
-from tests.system.process import Person, Thecloud
+from tests.system.process import Ended, Person, Thecloud
 
 ROUNDS = 20
 SEED = int(os.environ.get("THECLOUD_TEST_SEED") or random.randrange(2**32))
@@ -321,3 +321,16 @@ async def test_after_twenty_kills_what_is_programmed_is_what_is_wanted(client: C
 async def repeated(chaos: Chaos, times: int) -> None:
     for _ in range(times):
         await chaos.change()
+
+
+@pytest.mark.parametrize(
+    ("setting", "wrong"),
+    [("EXTERNAL_NETWORK", "198.18.0.1/16"), ("EXTERNAL_NETWORK", "198.18.0.0/31"), ("EXTERNAL_NETWORK", "nonsense"),
+     ("NETWORK", "nonsense")],
+)  # fmt: skip
+async def test_a_network_that_cannot_be_is_told_in_a_line(network_cloud: Thecloud, setting: str, wrong: str) -> None:
+    with pytest.raises(Ended) as ended:
+        await network_cloud.up(**{f"THECLOUD_{setting}": wrong})
+    assert ended.value.code == 2
+    assert wrong in ended.value.errors
+    assert "Traceback" not in ended.value.errors
