@@ -11,7 +11,7 @@ import orjson
 
 from bench.figure import figure
 
-GROUPS = ("codec", "access", "pipeline", "database", "echo", "rest", "watch", "memory", "launch")
+GROUPS = ("codec", "access", "pipeline", "database", "echo", "rest", "watch", "memory", "launch", "rules")
 
 
 def main(names: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""A cloud to measure: an embedded database, somebody with a key, and twenty instances of theirs."""
+"""A cloud to measure: an embedded database, somebody with a key, and twenty instances and VPCs of theirs."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +13,7 @@ from server import auth, db, migrate, postgres, process
 from server.auth import Member, User
 from server.config import Config
 from server.db import Database, Tx
+from server.networks import Vpc
 from server.services.instances import Instance
 from server.services.tenants import Tenant
 
@@ -59,6 +60,12 @@ async def fill(tx: Tx, url: str) -> Prepared:
             env=["MODE=production"], cmd=[], labels={"tier": "web"}, metadata={"owner": "ops"}, vpc_id=None,
             subnet_id=None, private_ip=f"10.0.0.{number + 2}", container_id=uuid4().hex[:12], desired="RUNNING",
             generation=1, status="RUNNING", status_message=None, observed_generation=1,
+        )  # fmt: skip
+    for number in range(INSTANCES):
+        await db.insert(
+            tx, Vpc, id=uuid4(), tenant_id=tenant_id, user_id=user_id, host="local", name=f"vpc-{number:02}",
+            cidr_block=f"10.{number}.0.0/16", automatic=False, desired="ACTIVE", generation=1, status="active",
+            status_message=None, observed_generation=1,
         )  # fmt: skip
     return Prepared(url, key, tenant_id)
 

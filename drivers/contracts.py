@@ -205,6 +205,15 @@ class SupportsLogsSince(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsEvents(Protocol):
+    """Tells what happens to instances."""
+
+    def events(self) -> AsyncIterator[UUID]:
+        """The ids of instances as they start and end, whoever had them do so. Ends or raises when the backend goes."""
+        ...
+
+
 class Terminal(Protocol):
     """One open terminal inside an instance."""
 

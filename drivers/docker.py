@@ -34,7 +34,7 @@ from drivers.contracts import (
 )
 from drivers.docker_images import Images, reference
 from drivers.docker_logs import TAIL_BYTES, TAILS, Piece, Position, Taking, frames, pieces, since, within
-from drivers.docker_stats import use
+from drivers.docker_stats import interfaces, use
 from drivers.docker_terminal import SHELL, DockerTerminal
 
 NETWORK = "thecloud"
@@ -139,7 +139,9 @@ class DockerCompute:
             raise LookupError(f"instance {id} does not run")
         before = await self._sample(id)
         await asyncio.sleep(0.2)  # an old engine samples only once a second, and then the next takes as long
-        return use(before, await self._sample(id))
+        now = await self._sample(id)
+        now.setdefault("networks", interfaces(box["State"]["Pid"]))
+        return use(before, now)
 
     async def logs(self, id: UUID, tail: int) -> bytes:
         path, params = f"containers/{name(id)}/logs", {"stdout": "1", "stderr": "1", "tail": str(tail)}
@@ -170,6 +172,14 @@ class DockerCompute:
                     return taking.batch()
         taking.end()
         return taking.batch()
+
+    async def events(self) -> AsyncGenerator[UUID]:
+        filters = {"type": ["container"], "event": ["start", "die"], "label": [f"thecloud.cloud={self._cloud_id}"]}
+        endless = ClientTimeout(total=None)
+        params = {"filters": json.dumps(filters)}
+        async with self._engine._query("events", params=params, timeout=endless) as response, response:
+            async for line in response.content:
+                yield UUID(json.loads(line)["Actor"]["Attributes"]["thecloud.instance"])
 
     async def console(self, id: UUID) -> Terminal:
         container = self._engine.containers.container(name(id))

@@ -1,4 +1,4 @@
-"""VPCs of this host as network namespaces: the kernel's own routing and nftables, and no daemon.
+"""VPCs of this host as network namespaces: the kernel's own routing and nftables, and a daemon for names alone.
 
 The namespace of a VPC is its router, named after the VPC. Each instance hangs on a link of its own
 in it and is told that its whole subnet is there: the router answers ARP for all of it, so that every
@@ -20,12 +20,13 @@ from uuid import UUID
 from drivers import linux_external as outer
 from drivers import linux_firewall as firewall
 from drivers import linux_kernel as kernel
+from drivers import linux_names as names
 from drivers import linux_parts as parts
 from drivers import linux_plan as plan
 from drivers.linux_kernel import HOST
 from drivers.linux_plan import IGW, External, Publisher, link
 from drivers.linux_record import Record, Records
-from drivers.network import Topology
+from drivers.network import ElasticIp, Topology
 
 STATE = Path("/run/thecloud-network")
 
@@ -58,8 +59,8 @@ class LinuxNetwork:
         await asyncio.to_thread(self._delete, vpc_id)
 
     async def list(self) -> set[UUID]:
-        names = await asyncio.to_thread(kernel.namespaces)
-        return {UUID(name.removeprefix(self._prefix)) for name in names if name.startswith(self._prefix)}
+        there = await asyncio.to_thread(kernel.namespaces)
+        return {UUID(name.removeprefix(self._prefix)) for name in there if name.startswith(self._prefix)}
 
     def _name(self, vpc_id: UUID) -> str:
         return f"{self._prefix}{vpc_id}"
@@ -71,9 +72,15 @@ class LinuxNetwork:
             self._apply_again(peer)
 
     def _apply_again(self, vpc_id: UUID) -> None:
-        """Bring in what became possible, or stopped to be, with a change of another VPC."""
-        if record := self._records.read(self._name(vpc_id)):
-            self._apply(record.topology)
+        """Bring in what became possible, or stopped to be, with a change of another VPC.
+
+        What is recorded is read under the lock: what was read before may be older than what is there by now.
+        """
+        with outer.locked(self._state / f"{self._name(vpc_id)}.lock"):
+            record = self._records.read(self._name(vpc_id))
+            waiting = self._program(record.topology) if record else set()
+        for peer in waiting:
+            self._apply_again(peer)
 
     def _program(self, topology: Topology) -> set[UUID]:
         """Make it so. Returns the VPCs that wait for a peering which is there now."""
@@ -102,6 +109,8 @@ class LinuxNetwork:
         self._records.write(
             name, Record(topology=topology, publisher=publisher, generation=generation, plugged=plugged)
         )
+        with kernel.entered(kernel.file_of(name)):
+            names.serve(name, topology)
         if not parts.outer_legs(topology):
             with outer.locked():
                 outer.remove_if_unused(self._external)
@@ -111,25 +120,37 @@ class LinuxNetwork:
         name = self._name(vpc_id)
         if not kernel.is_namespace(kernel.file_of(name)):
             return None
+        with outer.locked(self._state / f"{name}.lock"):  # not in the middle of a change
+            return self._seen(vpc_id, name)
+
+    def _seen(self, vpc_id: UUID, name: str) -> Topology:
         record = self._records.read(name)
         if record is None:
             return Topology(vpc_id=vpc_id, tenant_id=UUID(int=0), cidrs=())
         wanted = record.topology
+        guarded, published = outer.standing(self._external, vpc_id)
         with kernel.inside(kernel.file_of(name)) as vpc:
             present, reached = kernel.links(), kernel.neighbourly_routes()
+            public = vpc.addresses(IGW) if IGW in present and guarded else set()
             peered = {one.id for one in wanted.peerings if link("x", one.id) in present}
             plugged = {one.id for one in wanted.ports if (one.address, link("p", one.id)) in reached}
             routes = plan.routes(wanted, plugged, peered, self._external)
             as_wanted = all(kernel.routes(table) == specs for table, specs in routes.items())
             as_wanted &= vpc.rules() == plan.rules(wanted, plugged, record.publisher)
             untouched = record.generation == kernel.generation()
+        there = (one for one in wanted.ports if one.netns is None or one.id in plugged)
+        named, led = names.serving(name, wanted), published or not record.publisher
         return replace(
             wanted,
-            ports=tuple(one for one in wanted.ports if one.netns is None or one.id in plugged),
+            ports=tuple(
+                replace(one, hostnames=one.hostnames if named else (), published=one.published if led else ())
+                for one in there
+            ),
             groups=wanted.groups if untouched else (),
             route_tables=wanted.route_tables if as_wanted else (),
-            internet_gateway=wanted.internet_gateway if IGW in present else None,
-            nat_gateways=tuple(one for one in wanted.nat_gateways if link("n", one.id) in present),
+            internet_gateway=wanted.internet_gateway if IGW in present and guarded else None,
+            nat_gateways=tuple(one for one in wanted.nat_gateways if link("n", one.id) in present and guarded),
+            elastic_ips=tuple(one for one in wanted.elastic_ips if working(one, wanted, public)),
             peerings=tuple(one for one in wanted.peerings if one.id in peered),
         )
 
@@ -138,6 +159,7 @@ class LinuxNetwork:
         with outer.locked(self._state / f"{name}.lock"):
             record = self._records.read(name)
             outer.unpublish(vpc_id)
+            names.stop(name)
             if kernel.is_namespace(kernel.file_of(name)):
                 with kernel.inside(kernel.file_of(name)) as vpc:
                     for one in kernel.links():
@@ -147,14 +169,21 @@ class LinuxNetwork:
             with outer.locked():
                 outer.remove_if_unused(self._external)
             self._records.remove(name)
+            (self._state / f"{name}.lock").unlink()
         for peering in record.topology.peerings if record else ():
             self._apply_again(peering.peer_vpc_id)
-        (self._state / f"{name}.lock").unlink(missing_ok=True)
 
     def _names_of_peers(self, topology: Topology) -> dict[UUID, str]:
         """The namespaces of the peers that are there."""
-        names = {one.id: self._name(one.peer_vpc_id) for one in topology.peerings}
-        return {id: name for id, name in names.items() if kernel.is_namespace(kernel.file_of(name))}
+        called = {one.id: self._name(one.peer_vpc_id) for one in topology.peerings}
+        return {id: name for id, name in called.items() if kernel.is_namespace(kernel.file_of(name))}
+
+
+def working(elastic_ip: ElasticIp, topology: Topology, public: set[str]) -> bool:
+    """Whether its address is there, where there is to be one."""
+    ports = {port.id for port in topology.ports}
+    wanted = topology.internet_gateway is not None and elastic_ip.port_id in ports
+    return not wanted or f"{elastic_ip.public_ip}/32" in public
 
 
 def identities(topology: Topology) -> dict[UUID, int]:

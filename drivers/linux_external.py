@@ -27,14 +27,17 @@ PUBLISH_RANGE = IPv4Network("169.254.64.0/18")  # two addresses for each VPC tha
 
 @contextmanager
 def locked(path: Path = LOCK) -> Iterator[None]:
-    """Alone on this host."""
+    """Alone on this host. The file may be removed by its holder: who waited for it then starts over with the next."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(file)
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if kernel.inode(path) == os.fstat(file).st_ino:
+                yield
+                return
+        finally:
+            os.close(file)
 
 
 def table(external: External) -> str:
@@ -52,8 +55,9 @@ def ensure(external: External) -> None:
         kernel.setting("bridge/bridge-nf-call-arptables", "0")
         outside.up(BRIDGE)
     with kernel.inside(HOST) as host:
-        if not kernel.index(external.name):
+        if table(external) not in kernel.tables():
             kernel.nft(guard(external))  # before there is anything to guard against
+        if not kernel.index(external.name):
             with opened(kernel.file_of(external.name)) as namespace:
                 host.do("link", "add", ifname=external.name, kind="veth",
                         peer={"ifname": "host", "net_ns_fd": namespace})  # fmt: skip
@@ -64,6 +68,15 @@ def ensure(external: External) -> None:
         if not host.addresses(external.name):
             host.do("addr", "add", index=kernel.index(external.name), address=external.gateway, prefixlen=length)
         host.up(external.name)
+
+
+def standing(external: External, vpc_id: UUID) -> tuple[bool, bool]:
+    """Whether the host's firewall towards the external network is there, and that VPC's for published ports."""
+    with kernel.inside(HOST):
+        tables = kernel.tables()
+        return table(external) in tables, f"ip thecloud_{vpc_id.hex}" in tables and bool(
+            kernel.index(link_name("t", vpc_id))
+        )
 
 
 def guard(external: External) -> str:
@@ -98,6 +111,10 @@ def attach(external: External, name: str) -> None:
 def leg(external: External, vpc: Netlink, name: str, id: UUID) -> None:
     """A link from the VPC this thread is in to the external network, up. The other end is named after the id."""
     other = link_name("l", id)
+    with kernel.entered(kernel.file_of(external.name)):
+        there = kernel.index(other)
+    if not there:
+        vpc.remove(name)  # that of a gateway with another id
     if not kernel.index(name):
         with opened(kernel.file_of(external.name)) as namespace:
             vpc.do("link", "add", ifname=name, kind="veth", peer={"ifname": other, "net_ns_fd": namespace})

@@ -151,11 +151,11 @@ def filter_forwarded(ip: Table, topology: Topology, publisher: Publisher | None)
     ]
     ip.chain("forward", rules, "type filter hook forward priority filter; policy drop;")
     ip.chain("inward", ["ct reply ip saddr vmap @ingress", "ct original ip saddr @addresses accept", "drop"])
-    ip.chain(
-        "input",
-        ['iifname "lo" accept', "ip saddr @addresses ip daddr @gateways icmp type echo-request accept"],
-        "type filter hook input priority filter; policy drop;",
-    )
+    asked = ["icmp type echo-request"]
+    if any(port.hostnames for port in topology.ports):
+        asked += ["udp dport 53", "tcp dport 53"]
+    mine = [f"ip saddr @addresses ip daddr @gateways {what} accept" for what in asked]
+    ip.chain("input", ['iifname "lo" accept', *mine], "type filter hook input priority filter; policy drop;")
 
 
 def translate(ip: Table, topology: Topology, publisher: Publisher | None) -> None:

@@ -142,6 +142,14 @@ def identity(path: str) -> int | None:
     return there.st_ino if there.st_dev == os.stat(HOST).st_dev else None
 
 
+def inode(path: Path) -> int | None:
+    """The number of the file that is there now."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
 def is_namespace(path: str) -> bool:
     return identity(path) is not None
 
@@ -217,6 +225,12 @@ def nft(text: str) -> None:
         done = subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"nft: {done.stderr.strip()[:2000]}")
+
+
+def tables() -> set[str]:
+    """The tables of the namespace's firewall, with their families."""
+    listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True, timeout=10).stdout
+    return {line.removeprefix("table ").strip() for line in listed.splitlines()}
 
 
 def generation() -> int:

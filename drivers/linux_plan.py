@@ -9,7 +9,7 @@ from drivers.network import Peering, Port, Route, Topology
 
 UNICAST, BLACKHOLE, UNREACHABLE, THROW = 1, 6, 7, 9  # types of routes
 MAIN = 254
-TO_PUBLISHER, FROM_FORWARDER, FROM_OUTSIDE, FROM_SUBNET = 100, 200, 300, 400  # priorities of rules
+TO_PUBLISHER, FROM_GATEWAY, FROM_FORWARDER, FROM_OUTSIDE, FROM_SUBNET = 100, 150, 200, 300, 400  # priorities of rules
 IGW = "igw"
 PUBLISH = "publish"
 PEER = "169.254.0.1"  # the next hop on every peering: the other end of the link
@@ -85,6 +85,8 @@ def rules(topology: Topology, plugged: set[UUID], publisher: Publisher | None) -
     outside += [link("x", peering.id) for peering in topology.peerings]
     wanted: set[RuleSpec] = {(FROM_OUTSIDE, None, None, name, MAIN) for name in outside}
     wanted |= {(FROM_SUBNET, one.cidr, None, None, table(one.route_table_id)) for one in topology.subnets}
+    # What the router itself answers gets there, whatever routes the subnet has.
+    wanted |= {(FROM_GATEWAY, f"{one.gateway_ip}/32", None, "lo", MAIN) for one in topology.subnets}
     leading = forwarders(topology)
     for port in topology.ports:
         if port.id in leading and port.id in plugged:

@@ -51,7 +51,7 @@ class Records:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         new = self._file(name).with_suffix(".new")
-        new.write_bytes(orjson.dumps(record))
+        new.write_bytes(orjson.dumps(record, default=str))  # ids of the database are UUIDs of another class
         new.replace(self._file(name))
         self._known[name] = (os.stat(self._file(name)).st_mtime_ns, record)
 

@@ -1,5 +1,6 @@
 """The `thecloud` command."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ import typer
 from server import config as configuration
 from server import log
 from server.config import BadConfig, Config
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # we fork only to run programs, and gRPC logs each time
 
 cli = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",

@@ -196,7 +196,10 @@ async def working(app: App, ended: asyncio.Event) -> AsyncIterator[work.Worker]:
     worker = work.Worker(app)
     running = asyncio.create_task(worker.run())
     running.add_done_callback(lambda _: ended.set())
+    following = asyncio.create_task(work.follow(app))
     try:
         yield worker
     finally:
+        following.cancel()
+        await asyncio.wait([following])
         await worker.finish(running, app.config.grace_seconds - 2)

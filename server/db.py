@@ -6,6 +6,7 @@ compiled once for each shape and then runs on the asyncpg connection itself: SQL
 execution costs three times as much (bench/README.md).
 """
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, ClassVar, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import asyncpg
 import orjson
@@ -130,6 +132,7 @@ class Database:
     def __init__(self, url: str, size: int = 20) -> None:
         self.url, self.size = url, size
         self.pool: Any = None
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def __aenter__(self) -> "Database":
         self.pool = await asyncpg.create_pool(
@@ -158,8 +161,12 @@ class Database:
 
     @asynccontextmanager
     async def alone(self, key: str) -> AsyncIterator[None]:
-        """Until the block ends or the process dies, nobody else, in no process, is alone with this key."""
-        async with self.pool.acquire() as connection:
+        """Until the block ends or the process dies, nobody else, in no process, is alone with this key.
+
+        Of one process only one waits with a connection: the others wait for that one.
+        """
+        turns = self._turns.setdefault(key, asyncio.Lock())
+        async with turns, self.pool.acquire() as connection:
             try:
                 await connection.execute("select pg_advisory_lock(hashtextextended($1, 0))", key)
                 yield

@@ -62,6 +62,12 @@ def docker_version() -> str | None:
     return first_line(program, "--version") if program else None
 
 
+def network_version() -> str | None:
+    """That of nft, once every program is there that the network is made with."""
+    there = all(shutil.which(program) for program in ("nft", "ip", "dnsmasq"))
+    return first_line("nft", "--version") if there else None
+
+
 def start_docker() -> None:
     """Start Docker Engine the way this machine starts services, else by hand. It goes on when we end."""
     if Path("/run/systemd/system").exists():
@@ -85,8 +91,8 @@ ENGINES = (
            lambda: postgres.binaries() is not None, before_install=no_cluster_of_its_own),
     Engine("docker", "instances in containers", ("docker.io",), docker_version, docker_answers,
            "start it as root (`thecloud doctor --fix`), and let this user in: usermod -aG docker $USER", start_docker),
-    Engine("nftables", "the network of VPCs", ("nftables", "iproute2"), lambda: first_line("nft", "--version"),
-           lambda: shutil.which("nft") is not None and shutil.which("ip") is not None),
+    Engine("nftables", "the network of VPCs", ("nftables", "iproute2", "dnsmasq-base"),
+           network_version, lambda: network_version() is not None),
     Engine("image tools", "`thecloud images build`", ("mmdebstrap",), lambda: first_line("mmdebstrap", "--version"),
            lambda: shutil.which("mmdebstrap") is not None),
 )  # fmt: skip

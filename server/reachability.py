@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 from uuid import UUID
 
-from drivers.network import Direction, Port, Route, RouteTable, Topology, Transport
+from drivers.network import Direction, NatGateway, Port, Route, RouteTable, Target, Topology, Transport
 
 NEVER = (IPv4Network("127.0.0.0/8"), IPv4Network("169.254.0.0/16"))
 
@@ -31,32 +31,61 @@ def obstacle(
     """What keeps the source from that address; None when nothing of ours does. `peers` has the peered VPCs."""
     if any(IPv4Address(address) in network for network in NEVER):
         return Obstacle("target", None, f"{address} is not reached from a VPC")
+    if address in own_addresses(topology):
+        return at_the_router(topology, address, protocol, port)
     table, route = lookup(topology, source, address)
     if route is None:
         return Obstacle("route", table.id, f"no route leads to {address}")
     if has_egress_rule(topology, source) and not allowed(topology, source, "egress", address, topology, protocol, port):
         return Obstacle("group", source.id, f"no egress rule allows {protocol} to {address}")
+    known = peers or {}
     match route.target:
         case "local":
             return arrival(topology, topology, source, address, protocol, port, route)
         case "peering":
             peering = next((one for one in topology.peerings if one.id == route.target_id), None)
-            peer = (peers or {}).get(peering.peer_vpc_id) if peering else None
+            peer = known.get(peering.peer_vpc_id) if peering else None
             if peer is None or route.target_id not in {one.id for one in peer.peerings}:
                 return Obstacle("peering", route.target_id, "the peering is not there on both sides")
             return arrival(topology, peer, source, address, protocol, port, route)
         case "internet_gateway":
             if route.target_id is None or route.target_id != topology.internet_gateway:
                 return Obstacle("gateway", route.target_id, "the internet gateway is gone")
-            if source.id not in {one.port_id for one in topology.elastic_ips}:
+            public = next((one.public_ip for one in topology.elastic_ips if one.port_id == source.id), None)
+            if public is None:
                 return Obstacle("gateway", route.target_id, "the instance has no elastic IP")
-            return None
+            return arrival_from_outside([topology, *known.values()], public, address, protocol, port)
         case "nat_gateway":
-            return through_nat(topology, route)
+            gateway = next((one for one in topology.nat_gateways if one.id == route.target_id), None)
+            if gateway is None:
+                return Obstacle("gateway", route.target_id, "the NAT gateway is gone")
+            if not leads_out(topology, gateway):
+                text = "the NAT gateway's own subnet does not lead to the internet gateway"
+                return Obstacle("gateway", gateway.id, text)
+            return arrival_from_outside([topology, *known.values()], gateway.public_ip, address, protocol, port)
         case "instance":
-            there = any(one.id == route.target_id and one.netns for one in topology.ports)
-            return None if there else Obstacle("route", table.id, "the instance that the route leads to is gone")
+            forwarder = next((one for one in topology.ports if one.id == route.target_id and one.netns), None)
+            if forwarder is None:
+                return Obstacle("route", table.id, "the instance that the route leads to is gone")
+            return way_back(topology, forwarder, source.address, "local", None)
     return Obstacle("route", table.id, f"{route.destination} is a blackhole")
+
+
+def own_addresses(topology: Topology) -> set[str]:
+    """The addresses that the VPC's router has itself."""
+    ports = {one.id for one in topology.ports}
+    elastic = {one.public_ip for one in topology.elastic_ips if one.port_id in ports and topology.internet_gateway}
+    gateways = {one.gateway_ip for one in topology.subnets}
+    return gateways | elastic | {one.public_ip for one in topology.nat_gateways}
+
+
+def at_the_router(topology: Topology, address: str, protocol: Transport, port: int) -> Obstacle | None:
+    if address not in {one.gateway_ip for one in topology.subnets}:
+        return Obstacle("target", None, f"{address} is this VPC's own, and reached from outside of it only")
+    names = port == 53 and protocol in ("tcp", "udp") and any(one.hostnames for one in topology.ports)
+    if protocol == "icmp" or names:
+        return None
+    return Obstacle("target", None, "a gateway answers to ping and to questions for names only")
 
 
 def lookup(topology: Topology, port: Port, address: str) -> tuple[RouteTable, Route | None]:
@@ -79,22 +108,44 @@ def arrival(
             return Obstacle("group", target.id, f"no ingress rule allows {protocol} from {source.address}")
     elif there is not topology:
         return Obstacle("group", target.id, "without a group an instance is closed to other VPCs")
-    table, back = lookup(there, target, source.address)
-    if back is None or (back.target, back.target_id) != (route.target, route.target_id):
-        return Obstacle("route", table.id, f"the way back to {source.address} is another or none")
+    return way_back(there, target, source.address, route.target, route.target_id)
+
+
+def way_back(there: Topology, port: Port, address: str, target: Target, id: UUID | None) -> Obstacle | None:
+    """What keeps the port's replies from going to that address over that target."""
+    table, back = lookup(there, port, address)
+    if back is None or (back.target, back.target_id) != (target, id):
+        return Obstacle("route", table.id, f"the way back to {address} is another or none")
     return None
 
 
-def through_nat(topology: Topology, route: Route) -> Obstacle | None:
-    gateway = next((one for one in topology.nat_gateways if one.id == route.target_id), None)
-    if gateway is None:
-        return Obstacle("gateway", route.target_id, "the NAT gateway is gone")
+def arrival_from_outside(
+    known: Iterable[Topology], sender: str, address: str, protocol: Transport, port: int
+) -> Obstacle | None:
+    """What keeps a packet of that public address from one that a VPC we know has. Others may do as they like."""
+    for there in known:
+        if any(IPv4Address(address) in IPv4Network(cidr) for cidr in there.cidrs):
+            return Obstacle("target", None, f"{address} is a private address, and the route leads outside")
+        if address in {one.public_ip for one in there.nat_gateways}:
+            return Obstacle("target", None, "a NAT gateway lets nothing in")
+        elastic = next((one for one in there.elastic_ips if one.public_ip == address), None)
+        if elastic is None:
+            continue
+        target = next((one for one in there.ports if one.id == elastic.port_id and one.netns), None)
+        if target is None or there.internet_gateway is None:
+            return Obstacle("target", None, f"no running instance has the address {address}")
+        if not allowed(there, target, "ingress", sender, there, protocol, port):
+            return Obstacle("group", target.id, f"no ingress rule allows {protocol} from {sender}")
+        return way_back(there, target, sender, "internet_gateway", there.internet_gateway)
+    return None
+
+
+def leads_out(topology: Topology, gateway: NatGateway) -> bool:
+    """Whether the gateway's own subnet leads everything to the internet gateway."""
     subnet = next(one for one in topology.subnets if one.id == gateway.subnet_id)
     table = next(one for one in topology.route_tables if one.id == subnet.route_table_id)
     out = Route(destination="0.0.0.0/0", target="internet_gateway", target_id=topology.internet_gateway)
-    if topology.internet_gateway is None or out not in table.routes:
-        return Obstacle("gateway", gateway.id, "the NAT gateway's own subnet does not lead to the internet gateway")
-    return None
+    return topology.internet_gateway is not None and out in table.routes
 
 
 def has_egress_rule(topology: Topology, port: Port) -> bool:

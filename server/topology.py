@@ -152,7 +152,10 @@ async def wanted(app: "App", *vpc_ids: UUID) -> dict[UUID, Topology]:
 
 
 async def program(app: "App", vpc_id: UUID) -> None:
-    """Have the driver make the VPC as it is wanted now, or be gone. Takes turns, so that the latest wish wins."""
+    """Have the driver make the VPC as it is wanted now, or be gone. Takes turns, so that the latest wish wins.
+
+    Raises NotYet where this server may not, or lacks what it needs.
+    """
     async with app.db.alone(f"vpc/{vpc_id}"):
         topology = (await wanted(app, vpc_id)).get(vpc_id)
         try:
@@ -162,3 +165,5 @@ async def program(app: "App", vpc_id: UUID) -> None:
                 await app.drivers.network.apply(topology)
         except PermissionError as error:
             raise NotYet(f"networks are made by a server that runs as root, and this one does not: {error}") from None
+        except FileNotFoundError as error:
+            raise NotYet(f"this host lacks what networks are made with ({error}); see `thecloud doctor`") from None

@@ -94,6 +94,34 @@ def every(period: timedelta, *, each_host: bool = False) -> Callable[..., Callab
     return register
 
 
+FOLLOWING: list[Callable[["App"], Awaitable[None]]] = []
+
+
+def follows(function: Callable[["App"], Awaitable[None]]) -> Callable[["App"], Awaitable[None]]:
+    """The function follows what happens outside for as long as it can, beside the work; begun again when it ends."""
+    FOLLOWING.append(function)
+    return function
+
+
+async def follow(app: "App") -> None:
+    """Have everything followed that is to be, until this is cancelled."""
+
+    async def forever(function: Callable[["App"], Awaitable[None]]) -> None:
+        told = ""
+        while True:
+            try:
+                await function(app)
+            except Exception as exception:
+                if (error := repr(exception)) != told:  # once, however long it lasts
+                    log.warning("follow_failed", what=f"{function.__module__}.{function.__name__}", error=error)
+                    told = error
+            await asyncio.sleep(POLL)
+
+    async with asyncio.TaskGroup() as group:
+        for function in FOLLOWING:
+            group.create_task(forever(function))
+
+
 _now = sa.func.clock_timestamp()
 _wake = postgresql.insert(WORK).values(
     kind=sa.bindparam("kind"), id=sa.bindparam("id"), host=sa.bindparam("host"),

@@ -16,7 +16,7 @@ def _docker() -> bool:
 
 def _nftables() -> bool:
     """As root only: namespaces and firewalls are nobody else's to make."""
-    return os.geteuid() == 0 and shutil.which("nft") is not None and shutil.which("ip") is not None
+    return os.geteuid() == 0 and all(shutil.which(program) for program in ("nft", "ip", "dnsmasq"))
 
 
 PROBES: dict[str, Callable[[], bool]] = {"docker": _docker, "nftables": _nftables}

@@ -20,6 +20,7 @@ from drivers.contracts import (
     PortTaken,
     Refused,
     SupportsConsole,
+    SupportsEvents,
     SupportsLogs,
     SupportsStats,
 )
@@ -31,7 +32,7 @@ from server.errors import ApiError, invalid, not_found, unsupported, wrong_state
 from server.networks import Subnet, Vpc
 from server.provision import ask, create, observed, pending, reconciles, reconciling
 from server.services import instance_types, logs
-from server.work import NotYet, every, nudge
+from server.work import NotYet, every, follows, nudge
 
 if TYPE_CHECKING:
     from server.app import App
@@ -471,7 +472,11 @@ async def plug(app: "App", row: Instance, netns: str | None) -> None:
             await network_changed(tx, row)
             await changes.update(tx, row, netns=netns)
     if netns:
-        await topology.program(app, row.vpc_id)
+        try:
+            await topology.program(app, row.vpc_id)
+        except NotYet as reason:
+            await pending(app, row, str(reason))
+            raise
 
 
 async def spec(app: "App", row: Instance) -> InstanceSpec:
@@ -486,6 +491,20 @@ async def spec(app: "App", row: Instance) -> InstanceSpec:
         memory_mb=row.memory_mb, power=row.desired, ports=tuple(ports.parse(row.ports)),  # type: ignore[arg-type]
         env=tuple(row.env), cmd=tuple(row.cmd), attachment=attachment,
     )  # fmt: skip
+
+
+@follows
+async def follow(app: "App") -> None:
+    """Look at each instance of this host as it starts or ends: one that does so by itself may need its network back.
+
+    What we do ourselves happens under a lease, and then there is nothing to look for. What is missed finds `compare`.
+    """
+    compute = app.drivers.compute
+    if isinstance(compute, SupportsEvents):
+        async for id in compute.events():
+            async with app.db.transaction() as tx:
+                await nudge(tx, Instance.KIND, id, app.config.host)
+            app.bell.set()
 
 
 @every(timedelta(seconds=15), each_host=True)

@@ -27,10 +27,10 @@ from server.networks import (
     VpcPeering,
     read_block,
 )
-from server.provision import ask, create, gone, observed, reconciles, reconciling
+from server.provision import ask, create, gone, observed, pending, reconciles, reconciling
 from server.resources import arn
 from server.topology import INSTANCES, program
-from server.work import every, nudge
+from server.work import NotYet, every, nudge
 
 if TYPE_CHECKING:
     from server.app import App
@@ -158,7 +158,11 @@ async def add_local_route(tx: Tx, table: RouteTable, block: str) -> None:
 @reconciles(Vpc)
 async def reconcile(app: "App", row: Vpc) -> timedelta | None:
     """Have one VPC programmed as its rows are now."""
-    await program(app, row.id)
+    try:
+        await program(app, row.id)
+    except NotYet as reason:
+        await pending(app, row, str(reason))
+        raise
     if row.desired == "DELETED":
         await gone(app, row)
     else:

@@ -5,12 +5,11 @@ and `OUTSIDE`, the range of its external network. What it cannot do is named in 
 """
 
 import asyncio
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
@@ -20,97 +19,20 @@ from drivers.network import (
     NatGateway,
     NetworkDriver,
     Peering,
-    Port,
     Route,
     RouteTable,
     Rule,
-    Subnet,
     Topology,
 )
+from tests.drivers.network_isolation import Isolation
+from tests.drivers.network_names import Names
 from tests.drivers.packets import Box
-
-ANYWHERE = "0.0.0.0/0"
-
-
-def allow(protocol: str = "tcp", first: int = 80, last: int = 80, **more: object) -> Rule:
-    """An ingress rule, from anywhere."""
-    source: dict[str, object] = {} if "group_id" in more else {"cidr": ANYWHERE}
-    parts = {"direction": "ingress", "port_min": first, "port_max": last} | source | more
-    return Rule(id=uuid4(), protocol=protocol, **parts)  # type: ignore[arg-type]
+from tests.drivers.wires import ANYWHERE, Wires, addresses_of_the_host, allow, ip, with_groups, with_route
 
 
-def ip(*arguments: str) -> str:
-    return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=10).stdout
-
-
-def addresses_of_the_host() -> list[str]:
-    lines = ip("-4", "-o", "address", "show", "scope", "global").splitlines()
-    return [line.split()[3].partition("/")[0] for line in lines]
-
-
-class Wires:
-    """Namespaces in the place of instances, and the topologies they are in; all gone at the end."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self.boxes: dict[UUID, Box] = {}
-        self._macs = 0
-
-    def box(self) -> Box:
-        name = f"test-{uuid4()}"
-        ip("netns", "add", name)
-        self._stack.callback(ip, "netns", "delete", name)
-        box = Box(f"/run/netns/{name}").listen(80, 81, 82)
-        self._stack.callback(box.close)
-        return box
-
-    def port(self, subnet: Subnet, last: int, *groups: UUID) -> Port:
-        """A port with a running instance."""
-        self._macs += 1
-        box = self.box()
-        port = Port(
-            id=uuid4(),
-            instance_id=uuid4(),
-            subnet_id=subnet.id,
-            mac=f"02:00:00:00:00:{self._macs:02x}",
-            address=f"{subnet.cidr.rpartition('.')[0]}.{last}",
-            groups=groups,
-            netns=box.path,
-        )
-        self.boxes[port.id] = box
-        return port
-
-    def vpc(self, net: str = "10.0", first: int = 10) -> Topology:
-        """Two subnets, two instances in the first and one in the second, local routes."""
-        table = RouteTable(id=uuid4(), routes=(Route(destination=f"{net}.0.0/16", target="local"),))
-        one, two = (
-            Subnet(id=uuid4(), cidr=f"{net}.{n}.0/24", gateway_ip=f"{net}.{n}.1", route_table_id=table.id)
-            for n in (1, 2)
-        )
-        ports = (self.port(one, first), self.port(one, first + 1), self.port(two, first))
-        return Topology(
-            vpc_id=uuid4(), tenant_id=uuid4(), cidrs=(f"{net}.0.0/16",), subnets=(one, two), ports=ports,
-            route_tables=(table,),
-        )  # fmt: skip
-
-
-def with_route(vpc: Topology, destination: str, target: str, id: UUID | None = None) -> Topology:
-    table = vpc.route_tables[0]
-    route = Route(destination=destination, target=target, target_id=id)  # type: ignore[arg-type]
-    return replace(vpc, route_tables=(replace(table, routes=(*table.routes, route)), *vpc.route_tables[1:]))
-
-
-def with_groups(vpc: Topology, number: int, *groups: Group) -> Topology:
-    """The groups, and this port in all of them."""
-    ports = list(vpc.ports)
-    ports[number] = replace(ports[number], groups=tuple(group.id for group in groups))
-    return replace(vpc, ports=tuple(ports), groups=groups)
-
-
-class NetworkContract:
+class NetworkContract(Names, Isolation):
     """CANNOT may name: packets."""
 
-    OUTSIDE: str  # the first two bytes of the external network; a box in a test is at .9.9 there
     CANNOT: frozenset[str] = frozenset()
 
     @pytest.fixture
@@ -238,6 +160,35 @@ class NetworkContract:
             await driver.apply(with_groups(vpc, 1, replace(group, rules=group.rules[1:])))
             assert Box.say(flow) is None
 
+    async def test_a_flow_ends_with_the_group_that_allowed_it(
+        self, driver: NetworkDriver, wires: Wires, vpc: Topology
+    ) -> None:
+        web, other = Group(id=uuid4(), rules=(allow(),)), Group(id=uuid4(), rules=(allow("tcp", 81, 81),))
+        both = with_groups(vpc, 1, web, other)
+        a, b, c = both.ports
+        await driver.apply(both)
+        with wires.boxes[a.id].connect(b.address, 80) as flow:
+            assert Box.say(flow) == a.address
+            await driver.apply(replace(both, ports=(a, replace(b, groups=(web.id,)), c)))
+            assert Box.say(flow) == a.address
+            await driver.apply(replace(both, ports=(a, replace(b, groups=(other.id,)), c)))
+            assert Box.say(flow) is None
+
+    async def test_a_range_of_ports_includes_both_its_ends(
+        self, driver: NetworkDriver, wires: Wires, vpc: Topology
+    ) -> None:
+        group, box, address = uuid4(), wires.boxes[vpc.ports[0].id], vpc.ports[1].address
+        for first, last, reached in (
+            (80, 81, [80, 81]),
+            (81, 82, [81, 82]),
+            (81, 81, [81]),
+            (1, 79, []),
+            (83, 65535, []),
+        ):
+            for protocol, probe in (("tcp", box.tcp), ("udp", box.udp)):
+                await driver.apply(with_groups(vpc, 1, Group(id=group, rules=(allow(protocol, first, last),))))
+                assert [port for port in (80, 81, 82) if probe(address, port)] == reached
+
     # Routes
 
     async def test_the_most_specific_route_is_taken(self, driver: NetworkDriver, wires: Wires, vpc: Topology) -> None:
@@ -261,21 +212,78 @@ class NetworkContract:
         await driver.apply(replace(routed, ports=(a, replace(b, netns=None))))
         assert not wires.boxes[a.id].ping("172.20.0.1")
 
-    async def test_an_instance_sends_no_faster_than_its_rate(
+    async def test_the_most_specific_route_is_taken_whatever_its_target(
+        self, driver: NetworkDriver, wires: Wires, vpc: Topology, outside: Callable[[], Box]
+    ) -> None:
+        igw, (a, b, _) = uuid4(), vpc.ports
+        elastic = ElasticIp(id=uuid4(), public_ip=f"{self.OUTSIDE}.5.1", port_id=a.id)
+        nat = NatGateway(
+            id=uuid4(), subnet_id=vpc.subnets[1].id, public_ip=f"{self.OUTSIDE}.6.1", private_ip="10.0.2.200"
+        )
+        vpc = replace(vpc, internet_gateway=igw, elastic_ips=(elastic,), nat_gateways=(nat,))
+        target = f"{self.OUTSIDE}.9.9"
+
+        async def seen() -> str | None:
+            await driver.apply(vpc)
+            return wires.boxes[a.id].tcp(target, 80)
+
+        vpc = with_route(vpc, ANYWHERE, "internet_gateway", igw)
+        await driver.apply(vpc)
+        outside()
+        assert await seen() == elastic.public_ip
+        vpc = with_route(vpc, f"{self.OUTSIDE}.9.0/24", "nat_gateway", nat.id)
+        assert await seen() == nat.public_ip
+        vpc = with_route(vpc, f"{self.OUTSIDE}.9.8/30", "blackhole")
+        assert await seen() is None
+        vpc = with_route(vpc, f"{target}/32", "instance", b.id)
+        ip("-n", wires.boxes[b.id].path[11:], "addr", "add", f"{target}/32", "dev", "lo")
+        assert await seen() == a.address
+        vpc = replace(vpc, ports=(a, replace(b, netns=None), vpc.ports[2]))
+        assert await seen() is None  # not the less specific ones instead
+
+    async def test_a_route_to_an_internet_gateway_that_is_gone_is_a_blackhole(
+        self, driver: NetworkDriver, wires: Wires, vpc: Topology, outside: Callable[[], Box]
+    ) -> None:
+        igw, other, target = uuid4(), wires.vpc("10.1"), f"{self.OUTSIDE}.9.9"
+        vpc = with_route(replace(vpc, internet_gateway=igw), ANYWHERE, "internet_gateway", igw)
+        elastic = ElasticIp(id=uuid4(), public_ip=f"{self.OUTSIDE}.5.1", port_id=vpc.ports[0].id)
+        vpc = replace(vpc, elastic_ips=(elastic,))
+        await driver.apply(replace(other, internet_gateway=uuid4()))  # has the external network stay
+        await driver.apply(vpc)
+        outside()
+        box = wires.boxes[vpc.ports[0].id]
+        with box.connect(target, 80) as flow:
+            assert Box.say(flow) == elastic.public_ip
+            await driver.apply(replace(vpc, internet_gateway=None))
+            assert Box.say(flow) is None
+        assert box.tcp(target, 80) is None
+        await driver.apply(vpc)
+        assert box.tcp(target, 80) == elastic.public_ip
+        another = replace(vpc, internet_gateway=uuid4())
+        await driver.apply(another)
+        assert box.tcp(target, 80) is None
+        table = replace(vpc.route_tables[0], routes=vpc.route_tables[0].routes[:1])
+        another = replace(another, route_tables=(table,))
+        await driver.apply(with_route(another, ANYWHERE, "internet_gateway", another.internet_gateway))
+        assert box.tcp(target, 80) == elastic.public_ip
+        assert box.ping(vpc.ports[1].address)
+
+    async def test_an_instance_is_no_faster_than_its_rate_either_way(
         self, driver: NetworkDriver, wires: Wires, vpc: Topology
     ) -> None:
         a, b, c = vpc.ports
 
-        async def seconds(mbps: int | None) -> float:
-            await driver.apply(replace(vpc, ports=(replace(a, mbps=mbps), b, c)))
+        async def seconds(sender: int | None, receiver: int | None) -> float:
+            await driver.apply(replace(vpc, ports=(replace(a, mbps=sender), replace(b, mbps=receiver), c)))
             with wires.boxes[a.id].connect(b.address, 80) as flow:
                 flow.settimeout(10)
                 begun = time.monotonic()
                 await asyncio.to_thread(flow.sendall, bytes(6_000_000))
                 return time.monotonic() - begun
 
-        assert await seconds(20) > 0.5  # 6 MB are 2.4 s at that rate, less what buffers hold
-        assert await seconds(None) < 0.5
+        assert 0.5 < await seconds(20, None) < 6  # 6 MB are 2.4 s at that rate, less what buffers hold
+        assert 0.5 < await seconds(None, 20) < 6
+        assert await seconds(None, None) < 0.5
 
     # Peerings
 

@@ -18,6 +18,33 @@ def checksum(data: bytes) -> int:
     return ~(total + (total >> 16)) & 0xFFFF
 
 
+def arp_reply(mac: str, claimed: str, to: str, asker: str) -> bytes:
+    """A frame that says the claimed address is at this MAC."""
+    own, other = (bytes.fromhex(one.replace(":", "")) for one in (mac, to))
+    head = other + own + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 2)
+    return head + own + socket.inet_aton(claimed) + other + socket.inet_aton(asker)
+
+
+def datagram(source: int, target: int, data: bytes) -> bytes:
+    """A UDP datagram without a checksum."""
+    return struct.pack("!4H", source, target, 8 + len(data), 0) + data
+
+
+def fragment(source: str, target: str, number: int, offset: int, data: bytes, more: bool) -> bytes:
+    """A part of a UDP packet, as IP carries it. The kernel fills in length and checksum."""
+    flags = (0x2000 if more else 0) | offset // 8
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), number, flags, 64, socket.IPPROTO_UDP, 0)
+    return head + socket.inet_aton(source) + socket.inet_aton(target) + data
+
+
+def addresses(reply: bytes, at: int) -> set[str]:
+    """What a reply from a name server tells, whose answers begin there: each a pointer to the name and an address."""
+    _, flags, _, answers, _, _ = struct.unpack_from("!6H", reply)
+    nxdomain = 3
+    assert flags & 0xF == (0 if answers else nxdomain)
+    return {socket.inet_ntoa(reply[at + 16 * one + 12 : at + 16 * one + 16]) for one in range(answers)}
+
+
 class Box:
     """One namespace. What listens in it answers with the address it saw the caller at."""
 
@@ -86,6 +113,18 @@ class Box:
         with self.opened(socket.SOCK_DGRAM) as one, suppress(OSError):
             one.connect((address, port))
             return self.say(one)
+        return None
+
+    def resolve(self, server: str, name: str, kind: int = socket.SOCK_DGRAM) -> set[str] | None:
+        """The IPv4 addresses of a name, none if it does not exist; None when no answer came."""
+        labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+        question = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", 1, 1)
+        head = struct.pack("!H", len(question)) if kind == socket.SOCK_STREAM else b""
+        with self.opened(kind) as one, suppress(OSError):
+            one.connect((server, 53))
+            one.send(head + question)
+            length = struct.unpack("!H", one.recv(2, socket.MSG_WAITALL))[0] if head else 2000
+            return addresses(one.recv(length, socket.MSG_WAITALL if head else 0), len(question))
         return None
 
     def ping(self, address: str, source: str | None = None) -> bool:

@@ -1,22 +1,26 @@
 """The linux network driver against the kernel, with real packets."""
 
+import asyncio
+import os
+import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from drivers import linux_external, linux_kernel
+from drivers import linux_external, linux_kernel, linux_names
 from drivers.contracts import PortBinding
 from drivers.linux import LinuxNetwork
 from drivers.linux_plan import External
 from drivers.network import ElasticIp, Group, Topology
 from tests.drivers.contract import free_port
-from tests.drivers.network_contract import ANYWHERE, NetworkContract, Wires, allow, ip, with_groups, with_route
+from tests.drivers.network_contract import NetworkContract
 from tests.drivers.packets import Box
+from tests.drivers.wires import ANYWHERE, Wires, allow, ip, with_groups, with_route
 from tests.engines import require
 
 EXTERNAL = External("tc-test", "198.18.0.0/16", "198.18.0.1")
@@ -41,6 +45,17 @@ def of_the_host() -> tuple[str, ...]:
     )
 
 
+def world(wires: Wires) -> Box:
+    """A host of the external network, once that is there."""
+    box = wires.box()
+    there, here = EXTERNAL.name, box.path[11:]
+    ip("-n", there, "link", "add", "world", "type", "veth", "peer", "name", "eth0", "netns", here)
+    ip("-n", there, "link", "set", "world", "master", linux_external.BRIDGE, "up")
+    for command in ("addr add 198.18.9.9/16 dev eth0", "link set eth0 up"):
+        ip("-n", here, *command.split())
+    return box
+
+
 class TestLinuxNetwork(NetworkContract):
     OUTSIDE = "198.18"
 
@@ -50,18 +65,7 @@ class TestLinuxNetwork(NetworkContract):
 
     @pytest.fixture
     def outside(self, wires: Wires) -> Callable[[], Box]:
-        """A host of the external network, once that is there."""
-
-        def make() -> Box:
-            box = wires.box()
-            there, here = EXTERNAL.name, box.path[11:]
-            ip("-n", there, "link", "add", "world", "type", "veth", "peer", "name", "eth0", "netns", here)
-            ip("-n", there, "link", "set", "world", "master", linux_external.BRIDGE, "up")
-            for command in ("addr add 198.18.9.9/16 dev eth0", "link set eth0 up"):
-                ip("-n", box.path[11:], *command.split())
-            return box
-
-        return make
+        return lambda: world(wires)
 
     async def test_it_leaves_nothing_behind(self, driver: LinuxNetwork, vpc: Topology) -> None:
         before = of_the_host()
@@ -110,41 +114,57 @@ class TestLinuxNetwork(NetworkContract):
         await driver.apply(vpc)
         assert wires.boxes[vpc.ports[0].id].ping(vpc.ports[1].address)
 
-    async def test_killed_at_any_step_it_is_finished_by_the_next(
-        self, driver: LinuxNetwork, wires: Wires, vpc: Topology, monkeypatch: pytest.MonkeyPatch
+    async def test_names_outlive_the_server_and_come_back_when_their_daemon_is_killed(
+        self, driver: LinuxNetwork, wires: Wires, vpc: Topology, tmp_path: Path
     ) -> None:
-        igw = uuid4()
-        vpc = with_route(replace(vpc, internet_gateway=igw), ANYWHERE, "internet_gateway", igw)
-        vpc = with_groups(vpc, 1, Group(id=uuid4(), rules=(allow(),)))
-        vpc = replace(vpc, elastic_ips=(ElasticIp(id=uuid4(), public_ip="198.18.5.1", port_id=vpc.ports[0].id),))
-        left = 0
+        a, *others = vpc.ports
+        vpc = replace(vpc, ports=(replace(a, hostnames=("web",)), *others))
+        await driver.apply(vpc)
+        name, box, server = driver._name(vpc.vpc_id), wires.boxes[a.id], vpc.subnets[0].gateway_ip
+        pid = linux_names._pid(name)
+        again = LinuxNetwork("", EXTERNAL, state=tmp_path)
+        again._prefix = driver._prefix
+        await again.apply(vpc)
+        assert linux_names._pid(name) == pid
+        with box.opened(socket.SOCK_STREAM) as asking:  # dnsmasq has a process for it, which stays when the first goes
+            asking.connect((server, 53))
+            asking.send(b"\0")
+            assert box.resolve(server, "web") == {a.address}
+            os.kill(pid, signal.SIGKILL)
+            assert box.resolve(server, "web") is None
+            assert await driver.observe(vpc.vpc_id) == replace(vpc, ports=(a, *others))
+            await driver.apply(vpc)
+        assert box.resolve(server, "web", socket.SOCK_STREAM) == {a.address}
+        assert await driver.observe(vpc.vpc_id) == vpc
+        linux_names._file(name, "pid").unlink()
+        assert await driver.observe(vpc.vpc_id) != vpc
+        await driver.apply(vpc)
+        assert box.resolve(server, "web") == {a.address}
+        pid = linux_names._pid(name)
+        await driver.delete(vpc.vpc_id)
+        assert linux_names._argv(pid) == []
+        assert not (linux_names.FOLDER / name).exists()
 
-        def counted(step: Callable[..., None]) -> Callable[..., None]:
-            def run(*arguments: Any, **parts: Any) -> None:
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    raise InterruptedError
-                step(*arguments, **parts)
-
-            return run
-
-        monkeypatch.setattr(linux_kernel.Netlink, "do", counted(linux_kernel.Netlink.do))
-        monkeypatch.setattr(linux_kernel, "nft", counted(linux_kernel.nft))
-        for steps in range(0, 200, 3):
-            left = steps
-            try:
+    async def test_a_process_that_took_the_number_of_dnsmasq_is_left_alone(
+        self, driver: LinuxNetwork, wires: Wires, vpc: Topology
+    ) -> None:
+        a, *others = vpc.ports
+        vpc = replace(vpc, ports=(replace(a, hostnames=("web",)), *others))
+        await driver.apply(vpc)
+        name = driver._name(vpc.vpc_id)
+        os.kill(linux_names._pid(name), signal.SIGKILL)
+        other = await asyncio.create_subprocess_exec("sleep", "60")
+        try:
+            for _ in range(2):
+                linux_names._file(name, "pid").write_text(f"{other.pid}\n")
                 await driver.apply(vpc)
-                break
-            except InterruptedError:
-                left = 1000
-                await driver.apply(vpc)
-                assert await driver.observe(vpc.vpc_id) == vpc
-                assert wires.boxes[vpc.ports[0].id].tcp(vpc.ports[1].address, 80)
-                await driver.delete(vpc.vpc_id)
-        else:
-            pytest.fail("it never got through")
-        left = 1000
+                assert wires.boxes[a.id].resolve(vpc.subnets[0].gateway_ip, "web") == {a.address}
+            linux_names._file(name, "pid").write_text(f"{other.pid}\n")
+            await driver.delete(vpc.vpc_id)
+            assert other.returncode is None
+        finally:
+            other.kill()
+            await other.wait()
 
     async def test_a_container_gets_its_interface_back_after_a_restart(
         self, driver: LinuxNetwork, wires: Wires, vpc: Topology
@@ -174,3 +194,20 @@ class TestLinuxNetwork(NetworkContract):
                 docker("restart", "-t", "0", name)
         finally:
             docker("rm", "-f", name)
+
+    async def test_a_firewall_of_the_host_that_somebody_removed_is_seen_and_put_back(
+        self, driver: LinuxNetwork, wires: Wires, vpc: Topology
+    ) -> None:
+        igw = uuid4()
+        vpc = with_route(replace(vpc, internet_gateway=igw), ANYWHERE, "internet_gateway", igw)
+        vpc = replace(vpc, elastic_ips=(ElasticIp(id=uuid4(), public_ip="198.18.5.1", port_id=vpc.ports[0].id),))
+        ports = (replace(vpc.ports[0], published=(PortBinding(host=free_port(), container=80),)), *vpc.ports[1:])
+        vpc = replace(vpc, ports=ports)
+        await driver.apply(vpc)
+        assert await driver.observe(vpc.vpc_id) == vpc
+        for table in (linux_external.table(EXTERNAL), f"ip thecloud_{vpc.vpc_id.hex}"):
+            linux_kernel.nft(f"delete table {table}\n")
+            assert await driver.observe(vpc.vpc_id) != vpc
+            await driver.apply(vpc)
+            assert await driver.observe(vpc.vpc_id) == vpc
+        assert wires.boxes[vpc.ports[0].id].tcp(EXTERNAL.gateway, 22) is None

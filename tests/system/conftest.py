@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from aiodocker import Docker, DockerError
 
+from drivers.linux import LinuxNetwork
+from drivers.linux_plan import External
 from server import images
 from tests.engines import require
 from tests.system.process import Thecloud, unless_absent
@@ -55,6 +58,25 @@ async def cloud(docker: Docker) -> AsyncIterator[Thecloud]:  # type: ignore[over
     """A cloud that has not been started."""
     async with folder_of_a_cloud(docker) as cloud:
         yield cloud
+
+
+def network_of(cloud: Thecloud) -> LinuxNetwork:
+    """The network driver as the cloud has it."""
+    return LinuxNetwork(cloud.id, External.of(cloud.environment["THECLOUD_EXTERNAL_NETWORK"]))
+
+
+@pytest.fixture
+async def network_cloud(docker: Docker) -> AsyncIterator[Thecloud]:
+    """A cloud with an external network of its own. Nothing of its networks is left afterwards."""
+    require("nftables")
+    async with folder_of_a_cloud(docker) as cloud:
+        number = zlib.crc32(str(cloud.folder).encode()) % 512
+        cloud.environment["THECLOUD_EXTERNAL_NETWORK"] = f"198.{18 + number // 256}.{number % 256}.0/24"
+        yield cloud
+        if cloud.process and cloud.process.running:
+            await cloud.process.kill()
+        for id in await network_of(cloud).list():
+            await network_of(cloud).delete(id)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The README's first session, as it stands there but for the ports."""
+"""The sessions of the documentation, as they stand there but for the ports."""
 
 import asyncio
 import os
@@ -12,14 +12,11 @@ from tests.drivers.contract import free_port
 from tests.system.process import ROOT, Thecloud
 
 
-def block(language: str) -> str:
-    """The block of this language that the README says is run here."""
-    [text] = re.findall(rf"<!-- [^>]*test_readme.py runs[^>]* -->\n```{language}\n(.*?)```", readme(), re.DOTALL)
+def block(language: str, page: str = "README.md") -> str:
+    """The block of this language that the page says is run here."""
+    written = (ROOT / page).read_text()
+    [text] = re.findall(rf"<!-- [^>]*test_readme.py runs[^>]* -->\n```{language}\n(.*?)```", written, re.DOTALL)
     return str(text)
-
-
-def readme() -> str:
-    return (ROOT / "README.md").read_text()
 
 
 async def run(*command: str, folder: Path) -> str:
@@ -50,3 +47,21 @@ async def test_the_first_session_ends_with_a_container_that_answers(cloud: Thecl
     client = tmp_path / "session.py"
     client.write_text(block("python").replace("127.0.0.1:50051", cloud.grpc))
     assert re.search(r"web-02 STATE_RUNNING ports \d+:80", await run(sys.executable, str(client), folder=tmp_path))
+
+
+async def test_the_session_about_networks_ends_with_a_page_over_an_elastic_ip(
+    network_cloud: Thecloud, tmp_path: Path
+) -> None:
+    cloud = network_cloud
+    await images.build("nginx", say=print)
+    await cloud.up()
+    async with cloud.client() as client:
+        ada = {"email": "ada@example.com", "password": "correct horse", "name": "Ada"}
+        assert (await client.post("/auth/register", json=ada)).status_code == 201
+    session = block("sh", "docs/networks.md").replace("127.0.0.1:8080", urlsplit(cloud.http).netloc)
+    said = await run("bash", "-e", "-o", "pipefail", "-c", session, folder=tmp_path)
+    for expected in (
+        '"status":"associated"', "<html>", '{"reachable":true,"programmed":true}', "no ingress rule allows tcp",
+        '"message":"vpc deleted"',
+    ):  # fmt: skip
+        assert expected in said, said
