@@ -37,6 +37,19 @@ async def done(person: Person, path: str, **body: Any) -> Any:
     return reply.json()
 
 
+async def pages(person: Person, path: str) -> list[str]:
+    """The ids of a list that is read two at a time."""
+    found: list[str] = []
+    path = f"{path}{'&' if '?' in path else '?'}page_size=2"
+    while path:
+        reply = await person.rest.get(path)
+        assert reply.status_code == 200, reply.text
+        assert len(reply.json()) <= 2
+        found += [each["id"] for each in reply.json()]
+        path = reply.headers.get("link", "").removeprefix("<").partition(">")[0]
+    return found
+
+
 async def vpc(person: Person, name: str = "net", cidr_block: str = "10.0.0.0/16") -> dict[str, Any]:
     return await made(person, "/vpcs", name=name, cidr_block=cidr_block)
 
