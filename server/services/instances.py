@@ -73,7 +73,7 @@ _listed = sa.and_(
     I.labels.contains(sa.bindparam("pairs", type_=postgresql.JSONB)),
     I.labels.has_all(sa.bindparam("keys", type_=postgresql.ARRAY(sa.Text))),
 )
-_of_host = sa.select(Instance.TABLE).where(I.host == sa.bindparam("host"))
+_of_host = sa.select(Instance.TABLE).where(I.host == sa.bindparam("host")).order_by(I.id)
 _existing = sa.select(I.id).where(I.id == sa.any_(sa.bindparam("ids", type_=postgresql.ARRAY(postgresql.UUID))))
 _room = sa.select(hosts.HOSTS).where(hosts.HOSTS.c.name == sa.bindparam("host"))
 _promised = (
@@ -171,8 +171,8 @@ class InstanceService:
         row = await locked(call.tx, request.id, call.tenant_id)
         if row.desired != "DELETED":
             await networks.release_elastic_ip(call.tx, row.id)
-            await ask(call.tx, row, desired="DELETED")
             await network_changed(call.tx, row)
+            await ask(call.tx, row, desired="DELETED")
         return Empty()
 
     async def ResizeInstance(self, call: Call, request: pb.ResizeInstanceRequest) -> pb.Instance:
