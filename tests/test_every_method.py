@@ -210,8 +210,8 @@ async def test_a_strangers_id_is_not_found(cloud: Cloud, ada: Person, bob: Perso
     made = await ada.instance(net.instance)
     [key] = (await ada.rest.get("/auth/keys")).json()
     policy = (await ada.rest.post("/iam/policies", json=POLICY)).json()
-    foreign = vars(net) | {"route": net.route_table, "api_key": key["id"], "tenant": str(ada.tenant_id), "policy": policy["id"],
-               "tenant_member": str(ada.tenant_id)}  # fmt: skip
+    foreign = vars(net) | {"route": net.route_table, "api_key": key["id"], "tenant": str(ada.tenant_id),
+                           "policy": policy["id"], "tenant_member": str(ada.tenant_id)}  # fmt: skip
     await cloud.settle()
     applied = dict(cloud.network.applied)
     for method in NAMED:
@@ -242,8 +242,9 @@ async def test_what_only_reads_writes_nothing(cloud: Cloud, ada: Person) -> None
     await viewer.rest.post("/instances", json={"name": "a", "image": "nginx"}, headers={"x-request-id": "denied"})
     ids = vars(net) | {"route": net.route_table, "policy": policy["id"], "tenant_member": str(ada.tenant_id)}
     await ada.rest.put("/billing/budget", json={"amount": 10})
-    tables = ("instances", "changes", "audit_log", "work", "users", "tenants", "members", "idempotency_keys", "budgets",
-              "vpcs", "subnets", "route_tables", "routes", "security_rules", "elastic_ips", "subnet_addresses")  # fmt: skip
+    tables = ("instances", "changes", "audit_log", "work", "users", "tenants", "members", "idempotency_keys",
+              "budgets", "vpcs", "subnets", "route_tables", "routes", "security_rules", "elastic_ips",
+              "subnet_addresses")  # fmt: skip
 
     async def counts() -> list[int]:
         return [await cloud.value(f"select count(*) from {table}") for table in tables]

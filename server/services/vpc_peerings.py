@@ -46,7 +46,7 @@ class VpcPeeringService:
                                              f"{accepter.name} overlap; peer VPCs that share no address")  # fmt: skip
         if requester.host != accepter.host:
             raise invalid("accepter_vpc_id", f"{requester.name} is on host {requester.host} and {accepter.name} on "
-                                             f"{accepter.host}; the network driver here joins VPCs of one host")  # fmt: skip
+                                             f"{accepter.host}; networks here span no two hosts")  # fmt: skip
         try:
             return to_message(await changes.insert(
                 call.tx, VpcPeering, id=uuid4(), tenant_id=call.tenant_id, requester_vpc_id=ids[0],
