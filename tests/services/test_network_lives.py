@@ -5,9 +5,10 @@ from uuid import UUID
 
 import pytest
 
+from drivers.contracts import Refused
 from drivers.network import Port, Topology
 from server import topology
-from server.services import instances
+from server.services import instances, vpcs
 from tests.conftest import Cloud, Person
 from tests.crash import MOMENTS, Moment, die, expire
 from tests.networks import done, got, made, subnet, vpc, world
@@ -147,6 +148,25 @@ async def test_a_server_that_may_make_no_networks_says_so_and_tries_again(
     await due(cloud)
     assert "status_message" not in await got(ada, f"/vpcs/{home['id']}")
     assert (await ada.instance(waits["id"]))["status"] == "RUNNING"
+    assert cloud.network.applied == await wanted(cloud)
+
+
+async def test_a_network_that_is_refused_is_an_error_until_it_is_not(
+    cloud: Cloud, ada: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def apply(topology: Topology) -> None:
+        raise Refused("there is no room for another network")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cloud.network, "apply", apply)
+        home = await vpc(ada)
+        await cloud.settle()
+        seen = await got(ada, f"/vpcs/{home['id']}")
+        assert (seen["status"], seen["status_message"]) == ("error", "there is no room for another network")
+        assert seen["reconciling"] is False
+    await vpcs.compare(cloud.app)
+    await cloud.settle()
+    assert await got(ada, f"/vpcs/{home['id']}") == home | {"reconciling": False}
     assert cloud.network.applied == await wanted(cloud)
 
 

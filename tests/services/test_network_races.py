@@ -55,6 +55,19 @@ async def test_of_a_launch_and_the_deletion_of_its_subnet_at_once_one_wins(cloud
         await ada.rest.delete(f"/subnets/{room['id']}")
 
 
+async def test_a_launch_and_a_nat_gateway_at_once_get_addresses_of_their_own(cloud: Cloud, ada: Person) -> None:
+    home = await vpc(ada)
+    for number in range(8):
+        room = await subnet(ada, home["id"], f"10.0.{number}.0/28", f"s{number}")
+        address = await made(ada, "/elastic-ips")
+        replies = await asyncio.gather(
+            ada.rest.post("/instances", json={"name": "a", "image": "nginx", "subnet_id": room["id"]}),
+            ada.rest.post("/nat-gateways", json={"subnet_id": room["id"], "eip_id": address["id"]}),
+        )
+        assert [reply.status_code for reply in replies] == [202, 201], [reply.text for reply in replies]
+        assert {reply.json()["private_ip"] for reply in replies} == {f"10.0.{number}.2", f"10.0.{number}.3"}
+
+
 async def test_a_storm_of_changes_ends_as_the_api_says(cloud: Cloud, ada: Person) -> None:
     """No deadlock reaches a client, and none keeps the work from being done."""
     net = await world(ada)
@@ -276,6 +289,8 @@ async def test_what_is_programmed_is_what_the_api_tells(cloud: Cloud, changes: l
         await tenant.add("subnet", f"/vpcs/v{number}/subnets", name=f"s{number}", cidr_block=f"10.{number}.200.0/28")
         await tenant.add("igw", "/internet-gateways")
         await tenant.add("eip", "/elastic-ips")
+    for kind in ("launch", "launch", "group", "group", "table"):
+        await tenant.do(kind, len(tenant.ids.get("instance", [])) + len(tenant.ids.get("group", [])))
     first, second = tenant.ids["vpc"]
     await tenant.add("peering", "/vpc-peerings", requester_vpc_id=first, accepter_vpc_id=second)
     await tenant.act("POST", f"/vpc-peerings/{tenant.ids['peering'][0]}/accept")
