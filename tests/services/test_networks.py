@@ -138,7 +138,7 @@ async def test_every_change_is_audited_and_logged(cloud: Cloud, ada: Person, net
 
 
 @pytest.mark.parametrize("binding", POSTS, ids=lambda each: each.template.replace("/", "-"))
-@settings(max_examples=25, derandomize=True, database=None)
+@settings(max_examples=15, derandomize=True, database=None)
 @given(data=st.data())
 async def test_garbage_is_refused_and_changes_nothing(
     cloud: Cloud, ada: Person, net: World, binding: Any, data: st.DataObject
