@@ -274,7 +274,8 @@ class Tenant:
 
 
 CHANGES = ("subnet", "table", "group", "rule", "launch", "launch", "nat", "route", "associate", "attach", "detach",
-           "attach igw", "detach igw", "public", "public", "private", "stop", "stop", "start", "delete", "settle")  # fmt: skip
+           "attach igw", "detach igw", "public", "public", "private", "stop", "stop", "start", "delete",
+           "settle")  # fmt: skip
 
 
 @settings(phases=[Phase.generate], max_examples=30, derandomize=True, database=None)
