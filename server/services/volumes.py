@@ -220,7 +220,7 @@ def check_paths(paths: Iterable[str]) -> None:
     seen = set[PurePosixPath]()
     for text in paths:
         path = PurePosixPath(text)
-        plain = ".." not in path.parts and str(path) == text.rstrip("/")
+        plain = ".." not in path.parts and str(path) == text.rstrip("/") and path.root == "/"
         if not plain or any(path.is_relative_to(one) for one in KEPT):
             raise invalid("volumes", f"nothing is mounted at {text}; choose a path such as /data")
         if path in seen:
