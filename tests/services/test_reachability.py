@@ -22,9 +22,7 @@ async def ask(person: Person, source: str, **body: Any) -> dict[str, Any]:
     return await done(person, "/network/reachability", **body)  # type: ignore[no-any-return]
 
 
-async def test_two_instances_of_a_subnet_reach_each_other_as_groups_allow(
-    cloud: Cloud, ada: Person, net: World
-) -> None:
+async def test_two_instances_of_a_subnet_reach_each_other_if_groups_let(cloud: Cloud, ada: Person, net: World) -> None:
     other = await ada.running(name="other", subnet_id=net.subnet)
     for destination in ({"destination_instance_id": net.instance}, {"destination_instance_id": "web-01"},
                         {"destination_address": (await ada.instance(net.instance))["private_ip"]}):  # fmt: skip
