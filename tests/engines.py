@@ -19,7 +19,12 @@ def _nftables() -> bool:
     return os.geteuid() == 0 and all(shutil.which(program) for program in ("nft", "ip", "dnsmasq"))
 
 
-PROBES: dict[str, Callable[[], bool]] = {"docker": _docker, "nftables": _nftables}
+def _loop_devices() -> bool:
+    """As root only: nobody else mounts."""
+    return os.geteuid() == 0 and os.path.exists("/dev/loop-control") and shutil.which("mkfs.ext4") is not None
+
+
+PROBES: dict[str, Callable[[], bool]] = {"docker": _docker, "nftables": _nftables, "loop devices": _loop_devices}
 
 
 def require(name: str) -> None:

@@ -54,6 +54,7 @@ def valid(method: MethodDescriptor, **fixed: str) -> Message:
         "request_id": "some-request", "days": 1, "resource_id": str(uuid4()), "amount": 10.0,
         "destination_cidr": "0.0.0.0/0", "target_type": 2, "target_id": str(uuid4()), "direction": 1, "port_min": 80,
         "port_max": 80, "port": 80, "cidr": "10.0.0.0/8", "eip_id": str(uuid4()), "destination_address": "10.0.0.1",
+        "size_gb": 1,
     }  # fmt: skip
     request: Any = GetMessageClass(method.input_type)()
     if "statements" in method.input_type.fields_by_name:
@@ -81,6 +82,13 @@ def required(field: FieldDescriptor) -> bool:
     """Whether it is a text that must not be left out."""
     rules: Any = field.GetOptions().Extensions[validate_pb2.field]
     return not rules.ignore and (rules.string.min_len > 0 or rules.string.uuid)
+
+
+async def storage(person: Person) -> dict[str, str]:
+    """Somebody's volume and a snapshot of it, by kind."""
+    volume = (await person.rest.post("/volumes", json={"name": "data", "size_gb": 1})).json()["id"]
+    snapshot = (await person.rest.post("/snapshots", json={"volume_id": volume})).json()["id"]
+    return {"volume": volume, "snapshot": snapshot}
 
 
 async def call(cloud: Cloud, method: MethodDescriptor, data: bytes, metadata: Any = ()) -> grpc.StatusCode:
@@ -210,8 +218,9 @@ async def test_a_strangers_id_is_not_found(cloud: Cloud, ada: Person, bob: Perso
     made = await ada.instance(net.instance)
     [key] = (await ada.rest.get("/auth/keys")).json()
     policy = (await ada.rest.post("/iam/policies", json=POLICY)).json()
-    foreign = vars(net) | {"route": net.route_table, "api_key": key["id"], "tenant": str(ada.tenant_id),
-                           "policy": policy["id"], "tenant_member": str(ada.tenant_id)}  # fmt: skip
+    foreign = vars(net) | await storage(ada)
+    foreign |= {"route": net.route_table, "api_key": key["id"], "policy": policy["id"]}
+    foreign |= {"tenant": str(ada.tenant_id), "tenant_member": str(ada.tenant_id)}
     await cloud.settle()
     applied = dict(cloud.network.applied)
     for method in NAMED:
@@ -240,11 +249,12 @@ async def test_what_only_reads_writes_nothing(cloud: Cloud, ada: Person) -> None
     policy = (await ada.rest.post("/iam/policies", json=POLICY)).json()
     viewer = await cloud.person("eve", tenant_id=ada.tenant_id, role="viewer")
     await viewer.rest.post("/instances", json={"name": "a", "image": "nginx"}, headers={"x-request-id": "denied"})
-    ids = vars(net) | {"route": net.route_table, "policy": policy["id"], "tenant_member": str(ada.tenant_id)}
+    ids = vars(net) | await storage(ada) | {"route": net.route_table, "policy": policy["id"]}
+    ids["tenant_member"] = str(ada.tenant_id)
     await ada.rest.put("/billing/budget", json={"amount": 10})
     tables = ("instances", "changes", "audit_log", "work", "users", "tenants", "members", "idempotency_keys",
               "budgets", "vpcs", "subnets", "route_tables", "routes", "security_rules", "elastic_ips",
-              "subnet_addresses")  # fmt: skip
+              "subnet_addresses", "volumes", "snapshots")  # fmt: skip
 
     async def counts() -> list[int]:
         return [await cloud.value(f"select count(*) from {table}") for table in tables]
