@@ -95,6 +95,24 @@ async def test_the_way_out_needs_an_elastic_ip_or_a_nat_gateway(cloud: Cloud, ad
     assert (lost["obstacle"]["kind"], lost["obstacle"]["id"]) == ("route", net.route_table)
 
 
+async def test_an_elastic_ip_of_another_vpc_is_behind_its_groups(cloud: Cloud, ada: Person, net: World) -> None:
+    await done(ada, f"/elastic-ips/{net.elastic_ip}/associate", instance_id=net.instance)
+    far = (await made(ada, "/vpcs", name="far", cidr_block="10.9.0.0/16"))["id"]
+    gateway = (await made(ada, "/internet-gateways"))["id"]
+    await done(ada, f"/internet-gateways/{gateway}/attach", vpc_id=far)
+    group = (await made(ada, "/security-groups", vpc_id=far, name="web"))["id"]
+    await made(ada, f"/security-groups/{group}/rules", direction="ingress", protocol="tcp", port_min=443, port_max=443,
+               cidr="0.0.0.0/0")  # fmt: skip
+    room = await subnet(ada, far, "10.9.1.0/24")
+    other = await ada.running(name="far", subnet_id=room["id"], security_groups=["web"])
+    elastic = await made(ada, "/elastic-ips")
+    await done(ada, f"/elastic-ips/{elastic['id']}/associate", instance_id=other["id"])
+    await cloud.settle()
+    shut = await ask(ada, net.instance, destination_address=elastic["public_ip"])
+    assert (shut["reachable"], shut["obstacle"]["kind"], shut["obstacle"]["id"]) == (False, "group", other["id"])
+    assert (await ask(ada, net.instance, destination_address=elastic["public_ip"], port=443))["reachable"] is True
+
+
 async def test_what_does_not_run_neither_sends_nor_receives(cloud: Cloud, ada: Person, net: World) -> None:
     other = await ada.running(name="other", subnet_id=net.subnet)
     await done(ada, f"/instances/{other['id']}/stop")
