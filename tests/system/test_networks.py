@@ -112,6 +112,7 @@ async def test_instances_of_a_vpc_behind_a_group_an_elastic_ip_and_a_peering(cli
         elastic = await client.do("POST", "/elastic-ips")
         await client.do("POST", f"/elastic-ips/{elastic['id']}/associate", instance_id=a["id"])
         gateway = External.of(client.cloud.environment["THECLOUD_EXTERNAL_NETWORK"]).gateway
+        await client.programmed(vpc)
         await eventually(gateway, lambda: host.tcp(elastic["public_ip"], 80))
         await client.do("DELETE", f"/security-groups/rules/{rule}")
         await eventually(None, lambda: host.tcp(elastic["public_ip"], 80))
