@@ -159,6 +159,8 @@ class NetworkDriver(Protocol):
 
     one_host: bool
     """Whether all of a VPC, and of the VPCs it is peered with, must be on one host."""
+    publishes: bool
+    """Whether ports of the host can lead to instances. One that cannot is given none."""
 
     async def apply(self, topology: Topology) -> None:
         """Make the VPC so, from whatever is there.
