@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import pytest
 
@@ -19,7 +20,13 @@ def _nftables() -> bool:
     return os.geteuid() == 0 and all(shutil.which(program) for program in ("nft", "ip", "dnsmasq"))
 
 
-PROBES: dict[str, Callable[[], bool]] = {"docker": _docker, "nftables": _nftables}
+def _ovn() -> bool:
+    """Its programs, which the tests run themselves."""
+    programs = ("ovsdb-server", "ovs-vswitchd", "ovn-northd", "ovn-controller", "ovn-nbctl")
+    return _nftables() and find_spec("ovsdbapp") is not None and all(shutil.which(program) for program in programs)
+
+
+PROBES: dict[str, Callable[[], bool]] = {"docker": _docker, "nftables": _nftables, "ovn": _ovn}
 
 
 def require(name: str) -> None:
