@@ -248,7 +248,7 @@ def make(tables: Tables, txn: Txn, wanted: Rows, present: list[tuple[Key, Presen
 
 def external_switch(tables: Tables, txn: Txn, cloud: str, name: str, network: str) -> Present:
     """The switch that the cloud's gateways meet on, made when it is not there."""
-    for key, row in of_cloud(tables, cloud):
+    for key, row in list(of_cloud(tables, cloud)):
         if key == ("Logical_Switch", name):
             row.verify("ports")  # who chooses an address there is alone
             return row
@@ -264,7 +264,7 @@ def external_switch(tables: Tables, txn: Txn, cloud: str, name: str, network: st
 def drop_unused(tables: Tables, cloud: str, wanted: Rows, present: list[tuple[Key, Present]]) -> None:
     """Take ports that go off the switch that the cloud shares, and it too when no gateway is left."""
     gone = {row for key, row in present if key not in wanted and key[0] == "Logical_Switch_Port"}
-    for key, switch in of_cloud(tables, cloud):
+    for key, switch in list(of_cloud(tables, cloud)):
         if key[0] == "Logical_Switch":
             leaving = [port for port in switch.ports if port in gone]
             staying = any(row.outside for row in wanted.values()) or len(switch.ports) > len(leaving) + 1

@@ -298,7 +298,8 @@ def groups(topology: Topology, rows: Rows) -> None:
     gateways = some(subnet.gateway_ip for subnet in topology.subnets) if topology.subnets else "0.0.0.0"  # noqa: S104
     asking = f"ip4.dst == {gateways} && (icmp4.type == 8 || udp.dst == 53)"
     port_group(rows, every, topology.ports, (
-        ("from-lport", DROP, "!arp", "drop"), ("to-lport", DROP, "!arp", "drop"),
+        ("from-lport", DROP, "1", "drop"), ("to-lport", DROP, "1", "drop"),
+        ("from-lport", GATE, "arp", "allow"), ("to-lport", GATE, "arp", "allow"),
         ("from-lport", GATE, f"{to_router} && {asking}", "allow-related"),
     ), part)  # fmt: skip
     port_group(rows, alone, [port for port in topology.ports if not port.groups], (
