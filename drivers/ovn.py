@@ -15,13 +15,16 @@ from uuid import UUID
 
 from ovs.db.idl import Transaction as Txn
 
+from drivers import linux_kernel as kernel
+from drivers import linux_names as names
 from drivers import ovn_database as database
+from drivers import ovn_groups
 from drivers import ovn_plug as plugs
 from drivers.linux_external import locked
 from drivers.linux_plan import External
 from drivers.network import Topology
 from drivers.ovn_database import CLOUD, PATIENCE, TOPOLOGY, VPC, Database, Tables, only
-from drivers.ovn_rows import Part, Rows, Surroundings, gateways, peer_port, render
+from drivers.ovn_rows import NAMES, Part, Rows, Surroundings, gateways, peer_port, render
 
 STATE = Path("/run/thecloud-network")
 
@@ -69,26 +72,51 @@ class OvnNetwork:
     def _apply(self, topology: Topology) -> None:
         chassis = self._chassis() if gateways(topology) else ()
         with self._lock, locked(self._lock_file):
-            living = plugs.wanted(topology)
-            version = self._northbound.change(lambda tables, txn: self._write(tables, txn, topology, chassis))
+            self._serve_names(topology)
+            living = plugs.wanted(topology, self._name(topology.vpc_id))
+            plugged = plugs.plug_all(self._switch, self._cloud, topology.vpc_id, living)
+            version = self._northbound.change(lambda tables, txn: self._write(tables, txn, topology, chassis, plugged))
             self._step(bool(gateways(topology)))
-            plugs.plug_all(self._switch, self._cloud, topology.vpc_id, living)
-        self._settle(version, set(living))
+        self._settle(version, set(living) - {topology.vpc_id.hex})
 
-    def _write(self, tables: Tables, txn: Txn, topology: Topology, chassis: tuple[str, ...]) -> int | None:
-        """Have the VPC's rows as they should be. Returns the number to wait for, None when nothing changed."""
+    def _name(self, vpc_id: UUID) -> str:
+        return f"{self._prefix}{vpc_id}"
+
+    def _serve_names(self, topology: Topology) -> None:
+        """Have a name server here where instances of the VPC run here."""
+        name = self._name(topology.vpc_id)
+        if not plugs.needs_names(topology):
+            self._stop_names(name)
+            return
+        kernel.make_namespace(name)
+        with kernel.inside(kernel.file_of(name)) as there:
+            there.up("lo")
+            there.do("addr", "add", index=kernel.index("lo"), address=str(NAMES[2]), prefixlen=32)
+            names.serve(name, plugs.at_server(topology))
+
+    def _stop_names(self, name: str) -> None:
+        names.stop(name)
+        kernel.remove_namespace(name)
+
+    def _write(
+        self, tables: Tables, txn: Txn, topology: Topology, chassis: tuple[str, ...], plugged: bool
+    ) -> int | None:
+        """Have the VPC's rows as they should be. Returns the number to wait for, None when there is nothing to."""
         outside = None
         if gateways(topology):
             outside = database.external_switch(tables, txn, self._cloud, self._external.name, self._network)
         rows = self._render(tables, topology, chassis)
-        router = "Logical_Router", f"{self._prefix}{topology.vpc_id}"
+        router = "Logical_Router", self._name(topology.vpc_id)
         record = {"external_ids": {TOPOLOGY: database.packed(topology)}}
         rows[router] = replace(rows[router], columns={**rows[router].columns, **record})
-        return self._put(tables, txn, topology.vpc_id, rows, outside)
+        return self._put(tables, txn, topology.vpc_id, rows, outside, plugged)
 
-    def _put(self, tables: Tables, txn: Txn, vpc_id: UUID, rows: Rows, outside: Any = None) -> int | None:
+    def _put(
+        self, tables: Tables, txn: Txn, vpc_id: UUID, rows: Rows, outside: Any = None, plugged: bool = False
+    ) -> int | None:
         present = list(database.of_cloud(tables, self._cloud, vpc_id))
-        if not database.make(tables, txn, rows, present, {CLOUD: self._cloud, VPC: str(vpc_id)}, outside):
+        changed = database.make(tables, txn, rows, present, {CLOUD: self._cloud, VPC: str(vpc_id)}, outside)
+        if not changed and not plugged:
             return None
         database.drop_unused(tables, self._cloud, rows, present)
         everything = only(tables["NB_Global"])
@@ -103,7 +131,7 @@ class OvnNetwork:
             transits=database.transits(tables, topology, self._prefix),
             legs=database.legs(tables, topology, self._external.cidr, self._external.gateway),
         )
-        return render(topology, f"{self._prefix}{topology.vpc_id}", around)
+        return render(topology, self._name(topology.vpc_id), around) | ovn_groups.render(topology)
 
     def _chassis(self) -> tuple[str, ...]:
         """The machines that are in the external network."""
@@ -149,7 +177,7 @@ class OvnNetwork:
             present = list(database.of_cloud(tables, self._cloud, vpc_id))
             if not present:
                 return None
-            router = dict(present).get(("Logical_Router", f"{self._prefix}{vpc_id}"))
+            router = dict(present).get(("Logical_Router", self._name(vpc_id)))
             topology = database.recorded(router) if router else None
             if topology is None:
                 return Topology(vpc_id=vpc_id, tenant_id=UUID(int=0), cidrs=())
@@ -163,9 +191,12 @@ class OvnNetwork:
         bridge = plugs.bridge_to(self._switch, self._network)
         guarded = bridge is None or not gateways(wanted) or plugs.is_outside(self._external, bridge)
         here = {one.port: one for one in plugs.present(self._switch, self._cloud) if one.working}
-        missing = {id for id, plug in plugs.wanted(wanted).items() if id not in here or here[id].plug != str(plug)}
+        name = self._name(wanted.vpc_id)
+        plugged = plugs.wanted(wanted, name)
+        missing = {id for id, plug in plugged.items() if id not in here or here[id].plug != str(plug)}
         whole = not wrong & {("vpc", None), ("routes", None)}
-        named = ("names", None) not in wrong
+        named = ("names", None) not in wrong and wanted.vpc_id.hex not in missing
+        named &= not plugs.needs_names(wanted) or names.serving(name, plugs.at_server(wanted))
 
         def there(kind: str, id: UUID | None) -> bool:
             return (kind, id) not in wrong
@@ -193,6 +224,7 @@ class OvnNetwork:
         with self._lock, locked(self._lock_file):
             self._northbound.change(lambda tables, txn: self._put(tables, txn, vpc_id, {}))
             plugs.plug_all(self._switch, self._cloud, vpc_id, {})
+            self._stop_names(self._name(vpc_id))
             self._step(False)
 
     def _list(self) -> set[UUID]:
@@ -200,4 +232,6 @@ class OvnNetwork:
             seen = [(row.external_ids.get(CLOUD), row.external_ids.get(VPC)) for name in database.TABLES
                     for row in tables[name].rows.values()]  # fmt: skip
         found = {UUID(vpc) for cloud, vpc in seen if cloud == self._cloud and vpc}
-        return found | {UUID(one.vpc) for one in plugs.present(self._switch, self._cloud)}
+        found |= {UUID(one.vpc) for one in plugs.present(self._switch, self._cloud)}
+        local = {*kernel.namespaces(), *names.served()}
+        return found | {UUID(one.removeprefix(self._prefix)) for one in local if one.startswith(self._prefix)}

@@ -24,6 +24,7 @@ from drivers.linux_parts import bound
 from drivers.linux_plan import External
 from drivers.network import Port, Subnet, Topology
 from drivers.ovn_database import CLOUD, VPC, Database, Tables, named, only
+from drivers.ovn_rows import NAMES, has_names, mac
 
 MTU = 1442  # what a tunnel between machines leaves of 1500
 NO_PREFIX_ROUTE = 0x200
@@ -56,17 +57,38 @@ class Plug:
         return " ".join(map(str, parts))
 
 
-def wanted(topology: Topology) -> dict[str, Plug]:
-    """By the port's name, what is to be plugged here: what runs in a namespace of this host."""
-    own, subnets = kernel.identity(HOST), {subnet.id: subnet for subnet in topology.subnets}
-    found = {}
-    for port in topology.ports:
-        identity = kernel.identity(port.netns) if port.netns else None
-        if identity is not None:
-            if identity == own:
-                raise ValueError("a port would be plugged into the namespace of the host")
-            found[port.id.hex] = Plug(port, subnets[port.subnet_id], identity)
+def living(topology: Topology) -> dict[UUID, int]:
+    """Of the ports whose instance runs on this host, the identity of its namespace."""
+    own = kernel.identity(HOST)
+    found = {port.id: kernel.identity(port.netns) for port in topology.ports if port.netns}
+    if own in found.values():
+        raise ValueError("a port would be plugged into the namespace of the host")
+    return {id: identity for id, identity in found.items() if identity is not None}
+
+
+def wanted(topology: Topology, servers: str) -> dict[str, Plug]:
+    """By the port's name in OVN, what is to be plugged here. `servers` is the name server's namespace."""
+    here, subnets = living(topology), {subnet.id: subnet for subnet in topology.subnets}
+    found = {port.id.hex: Plug(port, subnets[port.subnet_id], here[port.id]) for port in topology.ports
+             if port.id in here}  # fmt: skip
+    file, id = kernel.file_of(servers), topology.vpc_id
+    identity = kernel.identity(file)
+    if needs_names(topology) and identity is not None:
+        subnet = Subnet(id=id, cidr=str(NAMES), gateway_ip=str(NAMES[1]), route_table_id=id)
+        server = Port(id=id, instance_id=id, subnet_id=id, mac=mac("names", id), address=str(NAMES[2]), netns=file)
+        found[id.hex] = Plug(server, subnet, identity)
     return found
+
+
+def needs_names(topology: Topology) -> bool:
+    """Whether somebody here may ask for names."""
+    return has_names(topology) and bool(living(topology))
+
+
+def at_server(topology: Topology) -> Topology:
+    """The names for a server that listens at its own address, instead of at each gateway's."""
+    own = Subnet(id=topology.vpc_id, cidr=str(NAMES), gateway_ip=str(NAMES[2]), route_table_id=topology.vpc_id)
+    return replace(topology, subnets=(own,))
 
 
 def there(tables: Tables, cloud: str) -> list[Plugged]:
@@ -85,8 +107,8 @@ def present(switch: Database, cloud: str) -> list[Plugged]:
         return there(tables, cloud)
 
 
-def plug_all(switch: Database, cloud: str, vpc_id: UUID, plugs: dict[str, Plug]) -> None:
-    """Have these interfaces of the VPC here, and no others of it."""
+def plug_all(switch: Database, cloud: str, vpc_id: UUID, plugs: dict[str, Plug]) -> bool:
+    """Have these interfaces of the VPC here, and no others of it. Tells whether any was not there."""
     old, kept = [], set()
     for one in present(switch, cloud):
         plug = plugs.get(one.port)
@@ -106,6 +128,7 @@ def plug_all(switch: Database, cloud: str, vpc_id: UUID, plugs: dict[str, Plug])
         for name, plug in new.items():
             link(cloud, name, plug)
         switch.wait(lambda tables: all(one.working for one in there(tables, cloud) if one.name in new))
+    return bool(new)
 
 
 def note_rate(name: str, mbps: int | None, tables: Tables, _: Txn) -> None:
@@ -156,7 +179,7 @@ def table(cloud: str) -> str:
 def guard(table: str, name: str) -> str:
     """What keeps the host's own network from hearing what the switch does."""
     hook = f'type filter hook ingress device "{name}" priority 0; policy drop;'
-    return f'add table {table}\nadd chain {table} {name} {{ {hook} }}\n'
+    return f"add table {table}\nadd chain {table} {name} {{ {hook} }}\n"
 
 
 def link(cloud: str, name: str, plug: Plug) -> None:

@@ -10,19 +10,19 @@ router alone (a rule allows nothing else), so that within a subnet routes hold a
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from typing import Any
 from uuid import UUID
 
 from drivers.linux_plan import External, forwarders, working_nat_gateways
-from drivers.network import Port, Route, Rule, Topology
+from drivers.network import Port, Route, Topology
 
 Key = tuple[str, str]  # a table, and what we call a row of it
 Part = tuple[str, UUID | None]  # what of a topology a row is for
 LINK_LOCAL = "{127.0.0.0/8, 169.254.0.0/16}"
-DROP, ALLOW, GATE = 1000, 1002, 1003  # priorities of rules
+NAMES = IPv4Network("169.254.128.0/30")  # of each VPC's router and its name server
 LAST, ROUTE, OWN, NEVER = 1, 1000, 20000, 30000  # priorities of policies
 
 
@@ -91,7 +91,6 @@ def render(topology: Topology, name: str, around: Surroundings) -> Rows:
         "name": name, "ports": frozenset(("Logical_Router_Port", one) for one in ports), "policies": rules,
         "static_routes": frozenset([("Logical_Router_Static_Route", "any")] if topology.subnets else ()),
     })  # fmt: skip
-    groups(topology, rows)
     return rows
 
 
@@ -113,14 +112,7 @@ def policy(rows: Rows, part: Part, priority: int, match: str, action: str, to: s
 
 def subnets(topology: Topology, rows: Rows) -> Iterator[str]:
     """The switches with what is in them. Yields the router's ports."""
-    named: dict[str, set[str]] = {}
-    for port in topology.ports:
-        for name in port.hostnames:
-            named.setdefault(name, set()).add(port.address)
-    records = {name: " ".join(sorted(addresses)) for name, addresses in named.items()}
-    dns = ("DNS", topology.vpc_id.hex)
-    if records:
-        rows[dns] = Row(("names", None), {"records": records})
+    asked = frozenset(names(topology, rows))
     leading = forwarders(topology)
     for subnet in topology.subnets:
         part: Part = ("subnet", subnet.id)
@@ -133,13 +125,45 @@ def subnets(topology: Topology, rows: Rows) -> Iterator[str]:
         rows["Logical_Switch", subnet.id.hex] = Row(part, {
             "name": subnet.id.hex, "other_config": {"mcast_snoop": "false"},
             "ports": frozenset([*here, ("Logical_Switch_Port", to_router)]),
-            "dns_records": frozenset([dns] if records else ()),
+            "load_balancer": asked,
         })  # fmt: skip
         length = IPv4Network(subnet.cidr).prefixlen
         rows["Logical_Router_Port", of_router] = Row(part, {
             "name": of_router, "mac": mac(topology.vpc_id), "networks": frozenset([f"{subnet.gateway_ip}/{length}"]),
         })  # fmt: skip
         yield of_router
+    if asked:
+        yield f"n-{topology.vpc_id.hex}"
+
+
+def names(topology: Topology, rows: Rows) -> Iterator[Key]:
+    """Where names are asked for: a server on every host that the VPC has instances on, reached at any gateway address.
+
+    Yields what sends the questions there from each subnet.
+    """
+    if not has_names(topology):
+        return
+    part, vpc = ("names", None), topology.vpc_id.hex
+    rows["Logical_Switch_Port", vpc] = Row(part, {
+        "name": vpc, "type": "localport", "addresses": frozenset([f"{mac('names', topology.vpc_id)} {NAMES[2]}"]),
+    })  # fmt: skip
+    rows["Logical_Switch_Port", f"r-{vpc}"] = to_port_of_router(part, f"r-{vpc}", f"n-{vpc}")
+    rows["Logical_Switch", vpc] = Row(part, {
+        "name": vpc, "ports": frozenset(("Logical_Switch_Port", one) for one in (vpc, f"r-{vpc}")),
+    })  # fmt: skip
+    rows["Logical_Router_Port", f"n-{vpc}"] = Row(part, {
+        "name": f"n-{vpc}", "mac": mac(topology.vpc_id), "networks": frozenset([f"{NAMES[1]}/{NAMES.prefixlen}"]),
+    })  # fmt: skip
+    for protocol in ("udp", "tcp"):
+        rows["Load_Balancer", f"{protocol}-{vpc}"] = Row(part, {
+            "name": f"{protocol}-{vpc}", "protocol": frozenset([protocol]),
+            "vips": {f"{subnet.gateway_ip}:53": f"{NAMES[2]}:53" for subnet in topology.subnets},
+        })  # fmt: skip
+        yield "Load_Balancer", f"{protocol}-{vpc}"
+
+
+def has_names(topology: Topology) -> bool:
+    return any(port.hostnames for port in topology.ports)
 
 
 def instance(port: Port, leading: bool) -> Row:
@@ -164,6 +188,12 @@ def policies(topology: Topology, rows: Rows, around: Surroundings) -> Iterator[K
     tables = {table.id: table for table in topology.route_tables}
     near = "ip4.dst == " + some(subnet.cidr for subnet in topology.subnets) if topology.subnets else "0"
     yield policy(rows, part, LAST, "1", "drop")
+    if has_names(topology):
+        answer = f'inport == "n-{topology.vpc_id.hex}" && ip4.src == {NAMES[2]} && {near}'
+        yield policy(rows, part, NEVER + 1, answer, "allow")
+        yield policy(
+            rows, part, NEVER + 1, f"ip4.src == {near.removeprefix('ip4.dst == ')} && ip4.dst == {NAMES[2]}", "allow"
+        )
     yield policy(rows, part, NEVER, f"ip4.dst == {LINK_LOCAL} || ip4.src == {LINK_LOCAL}", "drop")
     for subnet in topology.subnets:
         came = f'inport == "s-{subnet.id.hex}"'
@@ -284,60 +314,3 @@ def gateway(topology: Topology, rows: Rows, id: UUID, around: Surroundings) -> s
 def nat(rows: Rows, part: Part, key: str, kind: str, public: str, private: str) -> Key:
     rows["NAT", key] = Row(part, {"type": kind, "external_ip": public, "logical_ip": private})
     return "NAT", key
-
-
-# Groups
-
-
-def groups(topology: Topology, rows: Rows) -> None:
-    """Port groups and their rules. Of a group, rules only allow; what none allows is dropped."""
-    part: Part = ("groups", None)
-    outward = {group.id for group in topology.groups if any(rule.direction == "egress" for rule in group.rules)}
-    to_router = f"ip4 && eth.dst == {mac(topology.vpc_id)}"
-    every, alone, free = (f"{kind}_{topology.vpc_id.hex}" for kind in ("all", "alone", "free"))
-    gateways = some(subnet.gateway_ip for subnet in topology.subnets) if topology.subnets else "0.0.0.0"  # noqa: S104
-    asking = f"ip4.dst == {gateways} && (icmp4.type == 8 || udp.dst == 53)"
-    port_group(rows, every, topology.ports, (
-        ("from-lport", DROP, "1", "drop"), ("to-lport", DROP, "1", "drop"),
-        ("from-lport", GATE, "arp", "allow"), ("to-lport", GATE, "arp", "allow"),
-        ("from-lport", GATE, f"{to_router} && {asking}", "allow-related"),
-    ), part)  # fmt: skip
-    port_group(rows, alone, [port for port in topology.ports if not port.groups], (
-        ("to-lport", ALLOW, f"ip4.src == {some(topology.cidrs)}", "allow-related"),
-    ), part)  # fmt: skip
-    port_group(rows, free, [port for port in topology.ports if not outward & set(port.groups)], (
-        ("from-lport", ALLOW, to_router, "allow-related"),
-    ), part)  # fmt: skip
-    for group in topology.groups:
-        port_group(rows, f"pg_{group.id.hex}", [port for port in topology.ports if group.id in port.groups], [
-            ("from-lport", ALLOW, f"{to_router} && {matching(rule)}", "allow-related") if rule.direction == "egress"
-            else ("to-lport", ALLOW, matching(rule), "allow-related") for rule in group.rules
-        ], part)  # fmt: skip
-
-
-def port_group(
-    rows: Rows, name: str, ports: Iterable[Port], rules: Iterable[tuple[str, int, str, str]], part: Part
-) -> None:
-    acls = set()
-    for direction, priority, match, action in rules:
-        side = "inport" if direction == "from-lport" else "outport"
-        key = ("ACL", f"{name} {direction} {match}")
-        rows[key] = Row(part, {"direction": direction, "priority": priority, "action": action,
-                               "match": f"{side} == @{name} && {match}"})  # fmt: skip
-        acls.add(key)
-    rows["Port_Group", name] = Row(part, {
-        "name": name, "acls": frozenset(acls), "ports": frozenset(("Logical_Switch_Port", one.id.hex) for one in ports),
-    })  # fmt: skip
-
-
-def matching(rule: Rule) -> str:
-    """What a rule allows: of the other end's addresses, and of ports."""
-    other = "ip4.src" if rule.direction == "ingress" else "ip4.dst"
-    addresses = rule.cidr if rule.group_id is None else f"$pg_{rule.group_id.hex}_ip4"
-    parts = ["ip4"] if addresses == "0.0.0.0/0" else [f"{other} == {addresses}"]
-    match rule.protocol:
-        case "icmp":
-            parts.append("icmp4")
-        case "tcp" | "udp" as transport:
-            parts.append(f"{transport}.dst >= {rule.port_min} && {transport}.dst <= {rule.port_max}")
-    return " && ".join(parts)
