@@ -7,7 +7,7 @@ other allows: so nothing is open by mistake, not even for a moment.
 from collections.abc import Iterable
 
 from drivers.network import Port, Rule, Topology
-from drivers.ovn_rows import LINK_LOCAL, Part, Row, Rows, mac, some
+from drivers.ovn_rows import LINK_LOCAL, NAMES, Part, Row, Rows, mac, some
 
 DROP, ALLOW, GATE, NEVER = 1000, 1002, 1003, 1004  # priorities of rules
 
@@ -24,6 +24,8 @@ def render(topology: Topology) -> Rows:
     port_group(rows, every, topology.ports, (
         ("from-lport", DROP, "1", "drop"), ("to-lport", DROP, "1", "drop"),
         ("from-lport", GATE, "arp", "allow"), ("to-lport", GATE, "arp", "allow"),
+        # A question that went to a gateway address is seen here with the server's from its second packet on.
+        ("from-lport", NEVER + 1, f"{to_router} && ip4.dst == {NAMES[2]} && ct.est", "allow-related"),
         ("from-lport", NEVER, f"ip4.dst == {LINK_LOCAL}", "drop"),
         ("from-lport", GATE, f"{to_router} && {asking}", "allow-related"),
     ), part)  # fmt: skip
