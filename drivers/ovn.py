@@ -49,7 +49,10 @@ class OvnNetwork:
         self._prefix = f"thecloud-{self._cloud}-"
         self._external, self._network = external or External(), network
         self._northbound = Database(northbound, "OVN_Northbound", (*database.TABLES, "NB_Global"))
-        self._southbound = Database(southbound, "OVN_Southbound", ("Chassis", "Chassis_Private"))
+        self._southbound = Database(
+            southbound, "OVN_Southbound", ("Chassis", "Chassis_Private", "Port_Binding"),
+            {"Port_Binding": [["type", "==", "chassisredirect"]]},
+        )  # fmt: skip
         self._switch = Database(switch, "Open_vSwitch", ("Open_vSwitch", "Bridge", "Port", "Interface"))
         self._lock_file, self._lock = state / f"{self._prefix}ovn.lock", Lock()
 
@@ -78,6 +81,8 @@ class OvnNetwork:
             version = self._northbound.change(lambda tables, txn: self._write(tables, txn, topology, chassis, plugged))
             self._step(bool(gateways(topology)))
         self._settle(version, set(living) - {topology.vpc_id.hex})
+        if version is not None and chassis:
+            self._settle_gateways(topology)
 
     def _name(self, vpc_id: UUID) -> str:
         return f"{self._prefix}{vpc_id}"
@@ -119,10 +124,7 @@ class OvnNetwork:
         if not changed and not plugged:
             return None
         database.drop_unused(tables, self._cloud, rows, present)
-        everything = only(tables["NB_Global"])
-        everything.nb_cfg += 1
-        number: int = everything.nb_cfg
-        return number
+        return next_version(tables, txn)
 
     def _render(self, tables: Tables, topology: Topology, chassis: tuple[str, ...]) -> Rows:
         around = Surroundings(
@@ -170,6 +172,17 @@ class OvnNetwork:
             if not self._southbound.wait(lambda tables: done(tables, {own})):
                 raise TimeoutError("OVN does not say that this host did what changed; is ovn-northd running?")
             self._southbound.wait(done, PATIENCE / 5)
+
+    def _settle_gateways(self, topology: Topology) -> None:
+        """Until each gateway is on a machine, and this one knows."""
+        wanted = {f"cr-e-{id.hex}" for id in gateways(topology)}
+
+        def claimed(tables: Tables) -> bool:
+            return wanted <= {row.logical_port for row in tables["Port_Binding"].rows.values() if row.chassis}
+
+        if not self._southbound.wait(claimed):
+            raise TimeoutError("OVN does not say that the VPC's gateways are on a machine")
+        self._settle(self._northbound.change(next_version), set())
 
     def _observe(self, vpc_id: UUID) -> Topology | None:
         chassis = self._chassis()
@@ -235,3 +248,11 @@ class OvnNetwork:
         found |= {UUID(one.vpc) for one in plugs.present(self._switch, self._cloud)}
         local = {*kernel.namespaces(), *names.served()}
         return found | {UUID(one.removeprefix(self._prefix)) for one in local if one.startswith(self._prefix)}
+
+
+def next_version(tables: Tables, _: Txn) -> int:
+    """Have OVN count one more change, and every machine tell when it did that one and all before."""
+    everything = only(tables["NB_Global"])
+    everything.nb_cfg += 1
+    number: int = everything.nb_cfg
+    return number

@@ -53,8 +53,11 @@ class Change:
 class Database:
     """One database over one connection, opened when it is first needed. Its thread keeps a copy of all rows."""
 
-    def __init__(self, address: str, schema: str, tables: tuple[str, ...]) -> None:
-        self._address, self._schema, self._names = address, schema, tables
+    def __init__(
+        self, address: str, schema: str, tables: tuple[str, ...], only: Mapping[str, Any] | None = None
+    ) -> None:
+        """`only` has conditions for the rows of a table that are of interest."""
+        self._address, self._schema, self._names, self._only = address, schema, tables, only or {}
         self._opening = Lock()
         self._opened: connection.Connection | None = None
         self.idl: Any = None
@@ -67,6 +70,8 @@ class Database:
                 self.idl = connection.OvsdbIdl.from_server(
                     self._address, self._schema, helper=helper, helper_tables=self._names, **more
                 )
+                for table, conditions in self._only.items():
+                    self.idl.cond_change(table, conditions)
                 opened = connection.Connection(self.idl, timeout=PATIENCE)
                 opened.start()
                 self._opened = opened

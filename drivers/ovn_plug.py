@@ -8,7 +8,11 @@ What comes in over such a link reaches the host's own network too, beside the sw
 each link drops it there, where the switch has its copy already.
 """
 
+import fcntl
 import secrets
+import socket
+import struct
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +32,7 @@ from drivers.ovn_rows import NAMES, has_names, mac
 
 MTU = 1442  # what a tunnel between machines leaves of 1500
 NO_PREFIX_ROUTE = 0x200
+SIOCETHTOOL, SET_TX_CHECKSUM = 0x8946, 0x17
 PLUG, RATE, PORT = "thecloud-plug", "thecloud-rate", "iface-id"
 
 
@@ -107,6 +112,13 @@ def present(switch: Database, cloud: str) -> list[Plugged]:
         return there(tables, cloud)
 
 
+def is_in_user_space(switch: Database) -> bool:
+    """Whether the switch is a program, instead of the kernel."""
+    with switch.reading() as tables:
+        bridge = named(tables, "Bridge", only(tables["Open_vSwitch"]).external_ids.get("ovn-bridge", "br-int"))
+        return bridge is not None and bool(bridge.datapath_type == "netdev")
+
+
 def plug_all(switch: Database, cloud: str, vpc_id: UUID, plugs: dict[str, Plug]) -> bool:
     """Have these interfaces of the VPC here, and no others of it. Tells whether any was not there."""
     old, kept = [], set()
@@ -125,8 +137,11 @@ def plug_all(switch: Database, cloud: str, vpc_id: UUID, plugs: dict[str, Plug])
     new = {f"o-{secrets.token_hex(6)}": plug for id, plug in plugs.items() if id not in kept}
     if new:
         switch.change(lambda tables, txn: add(tables, txn, cloud, vpc_id, new))
+        sums = is_in_user_space(switch)
         for name, plug in new.items():
             link(cloud, name, plug)
+            if sums:
+                sum_itself(plug.port)
         switch.wait(lambda tables: all(one.working for one in there(tables, cloud) if one.name in new))
     return bool(new)
 
@@ -211,6 +226,18 @@ def settle(instance: Netlink, port: Port, subnet: Subnet) -> None:
     instance.do("route", "replace", dst=subnet.cidr, gateway=subnet.gateway_ip, oif=number)
     if port.name == "eth0":
         instance.do("route", "replace", dst="0.0.0.0/0", gateway=subnet.gateway_ip, oif=number)
+
+
+def sum_itself(port: Port) -> None:
+    """Have the instance fill in checksums.
+
+    A switch in user space forgets that one is still to be made when OVN keeps a packet until it knows where its
+    next hop is, and then neither translates it nor drops it.
+    """
+    assert port.netns
+    value = array("B", struct.pack("II", SET_TX_CHECKSUM, 0))
+    with kernel.entered(port.netns), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCETHTOOL, struct.pack("16sP", port.name.encode(), value.buffer_info()[0]))
 
 
 def limit(name: str, port: Port) -> None:

@@ -265,6 +265,8 @@ def gateway(topology: Topology, rows: Rows, id: UUID, around: Surroundings) -> s
     part: Part = ("gateway", id)
     to, back, out, switch_port = (f"{kind}-{id.hex}" for kind in "gveo")
     network, leg, external = around.transits[id], around.legs[id], around.external
+    # Another internet gateway of the VPC has the same MAC, since others remember where elastic IPs are.
+    own = mac(topology.vpc_id, "igw") if id == topology.internet_gateway else mac(out)
     near, far = ends(network, first=True)
     for name, peer, address in ((to, back, near), (back, to, far)):
         rows["Logical_Router_Port", name] = Row(part, {
@@ -280,7 +282,7 @@ def gateway(topology: Topology, rows: Rows, id: UUID, around: Surroundings) -> s
         rows["Gateway_Chassis", f"{out}-{one}"] = Row(part, {"name": f"{out}-{one}", "chassis_name": one,
                                                              "priority": number + 1})  # fmt: skip
     rows["Logical_Router_Port", out] = Row(part, {
-        "name": out, "mac": mac(out), "networks": frozenset([f"{leg}/{IPv4Network(external.cidr).prefixlen}"]),
+        "name": out, "mac": own, "networks": frozenset([f"{leg}/{IPv4Network(external.cidr).prefixlen}"]),
         "gateway_chassis": frozenset(("Gateway_Chassis", f"{out}-{one}") for one in order),
     })  # fmt: skip
     routes = [route(rows, f"{id} {one}", {"ip_prefix": one, "nexthop": near, "output_port": frozenset([back])}, part)

@@ -60,8 +60,6 @@ class TestOvnNetwork(NetworkContract):
             for command in ("addr add 198.18.9.9/16 dev eth0", "link set eth0 up"):
                 ip("-n", namespace, *command.split())
             here.ask("add-port", f"{here.name}-ext", link)
-            with kernel.entered(box.path):
-                kernel.announce("eth0", "198.18.9.9")  # OVN loses the first packet to a neighbour it has not heard of
             return box
 
         yield world
