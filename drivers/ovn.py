@@ -120,10 +120,10 @@ class OvnNetwork:
         self, tables: Tables, txn: Txn, vpc_id: UUID, rows: Rows, outside: Any = None, plugged: bool = False
     ) -> int | None:
         present = list(database.of_cloud(tables, self._cloud, vpc_id))
+        database.drop_unused(tables, self._cloud, rows, present)
         changed = database.make(tables, txn, rows, present, {CLOUD: self._cloud, VPC: str(vpc_id)}, outside)
         if not changed and not plugged:
             return None
-        database.drop_unused(tables, self._cloud, rows, present)
         return next_version(tables, txn)
 
     def _render(self, tables: Tables, topology: Topology, chassis: tuple[str, ...]) -> Rows:

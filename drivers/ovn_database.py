@@ -225,12 +225,13 @@ def make(tables: Tables, txn: Txn, wanted: Rows, present: list[tuple[Key, Presen
     `ids` is what all rows of the VPC have; `outside` is the switch that the cloud shares.
     """
     rows: dict[Key, Present] = {}
+    gone = []
     for key, row in present:
         if key in wanted and key not in rows:
             rows[key] = row
         else:
-            row.delete()
-    changed = len(rows) < max(len(present), len(wanted))
+            gone.append(row)
+    changed = bool(gone) or len(rows) < len(wanted)
     new = {key: txn.insert(tables[key[0]]) for key in wanted if key not in rows}
     rows |= new
 
@@ -248,6 +249,8 @@ def make(tables: Tables, txn: Txn, wanted: Rows, present: list[tuple[Key, Presen
                 changed = True
         if row.outside and outside is not None and key in new:
             outside.addvalue("ports", rows[key])
+    for row in gone:  # last, since a row that goes is in no column any longer, as far as one can see
+        row.delete()
     return changed
 
 
