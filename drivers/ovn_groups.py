@@ -66,6 +66,8 @@ def matching(rule: Rule) -> str:
     match rule.protocol:
         case "icmp":
             parts.append("icmp4")
+        case "tcp" | "udp" as transport if (rule.port_min, rule.port_max) == (1, 65535):
+            parts.append(transport)  # fragments without ports too
         case "tcp" | "udp" as transport:
             parts.append(f"{transport}.dst >= {rule.port_min} && {transport}.dst <= {rule.port_max}")
     return " && ".join(parts)

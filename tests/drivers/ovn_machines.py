@@ -4,7 +4,6 @@ The first machine is this one: its switch is where the test is. More of them are
 """
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +11,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from drivers import linux_kernel as kernel
+from drivers.ovn_plug import guard
+
 SCHEMAS = {
     "northbound": "/usr/share/ovn/ovn-nb.ovsschema",
     "southbound": "/usr/share/ovn/ovn-sb.ovsschema",
     "switch": "/usr/share/openvswitch/vswitch.ovsschema",
 }
+LINK = "tco-tunnel"
 QUIET = ("--no-chdir", "-vconsole:off", "-vsyslog:off", "-vfile:info")
 PATIENCE = 20.0
 
@@ -87,6 +90,28 @@ class Machines:
         self._start(folder, "ovn-controller", one.database, namespace=namespace)
         return one
 
+    def join(self, one: Chassis, link: str, address: str) -> None:
+        """Have the machine's tunnels go over a link. In user space they need a bridge of their own."""
+        bridge = f"{one.name}-tun"
+        one.ask("add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=netdev",
+                "--", "add-port", bridge, link)  # fmt: skip
+        inside = ("-n", one.namespace) if one.namespace else ()
+        for command in (f"link set {link} up", f"addr add {address}/24 dev {bridge}", f"link set {bridge} up"):
+            run("ip", *inside, *command.split())
+
+    def second(self, first: Chassis) -> Chassis:
+        """Another machine beside the first: a namespace, a link, and geneve between 198.19.0.1 and 198.19.0.2."""
+        name = "tco-there"
+        run("ip", "netns", "add", name)
+        self._stack.callback(run, "ip", "netns", "delete", name)
+        run("ip", "link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", name)
+        kernel.nft(guard("netdev test_tunnel", LINK))
+        self._stack.callback(kernel.nft, "delete table netdev test_tunnel\n")
+        self.join(first, LINK, "198.19.0.1")
+        made = self.chassis(name, "198.19.0.2", name)
+        self.join(made, LINK, "198.19.0.2")
+        return made
+
     def _serve(self, folder: Path, schema: str, name: str) -> None:
         run("ovsdb-tool", "create", f"{folder}/{name}.db", SCHEMAS[schema])
         self._start(folder, "ovsdb-server", f"--remote=punix:{folder}/{name}.sock", f"--unixctl={folder}/{name}.ctl",
@@ -94,8 +119,8 @@ class Machines:
         wait(lambda: (folder / f"{name}.sock").exists())
 
     def _start(self, folder: Path, program: str, *arguments: str, called: str = "", namespace: str | None = None,
-               leave: Callable[[], object] = lambda: None) -> None:  # fmt: skip
-        """Run it until the end. `leave` asks it to go and take along what it made."""
+               leave: Callable[[], object] | None = None) -> None:  # fmt: skip
+        """Run it until the end. `leave` asks it to go and take along what it made, which a signal does not."""
         command = [program, *QUIET, f"--log-file={folder}/{called or program}.log", *arguments]
         if namespace:
             command = ["ip", "netns", "exec", namespace, *command]  # which becomes the program
@@ -104,11 +129,9 @@ class Machines:
         self._stack.callback(end, process, leave)
 
 
-def end(process: "subprocess.Popen[bytes]", leave: Callable[[], object]) -> None:
-    if process.poll() is None:
-        leave()
-        process.send_signal(signal.SIGTERM)
+def end(process: "subprocess.Popen[bytes]", leave: Callable[[], object] | None) -> None:
     try:
+        (leave or process.terminate)()
         process.wait(PATIENCE)
     finally:
         process.kill()

@@ -1,6 +1,9 @@
 """The ovn network driver against OVN and switches in user space, with real packets."""
 
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -8,14 +11,17 @@ import pytest
 
 from drivers import linux_kernel as kernel
 from drivers.linux_plan import External
-from drivers.network import Topology
+from drivers.network import ElasticIp, Group, Topology
 from drivers.ovn import OvnNetwork
+from drivers.ovn_database import TABLES
 from drivers.ovn_plug import guard
 from tests.drivers.network_contract import NetworkContract
-from tests.drivers.ovn_machines import Chassis, Machines, machines
+from tests.drivers.ovn_elsewhere import Elsewhere
+from tests.drivers.ovn_machines import LINK, Chassis, Machines, machines, wait
 from tests.drivers.packets import Box
 from tests.drivers.test_linux import of_the_host
-from tests.drivers.wires import Wires, ip
+from tests.drivers.test_linux_killed import peered as all_there_is
+from tests.drivers.wires import ANYWHERE, Wires, allow, ip, with_groups, with_route
 from tests.engines import require
 
 EXTERNAL = External("tc-test-ovn", "198.18.0.0/16", "198.18.0.1")
@@ -38,6 +44,46 @@ async def driver(running: tuple[Machines, Chassis], tmp_path: Path) -> AsyncIter
     await driver.close()
 
 
+@pytest.fixture
+def wires() -> Iterator[Wires]:
+    with ExitStack() as stack:
+        yield Wires(stack)
+
+
+@pytest.fixture
+def outside(running: tuple[Machines, Chassis], wires: Wires) -> Iterator[Callable[[], Box]]:
+    """A host of the external network, on this machine's bridge into it."""
+    _, here = running
+    link = f"w-{uuid4().hex[:8]}"
+
+    def world() -> Box:
+        box = wires.box()
+        namespace = box.path[11:]
+        ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        kernel.nft(guard("netdev test_world", link))
+        ip("link", "set", link, "up")
+        for command in ("addr add 198.18.9.9/16 dev eth0", "link set eth0 up"):
+            ip("-n", namespace, *command.split())
+        here.ask("add-port", f"{here.name}-ext", link)
+        return box
+
+    yield world
+    here.ask("--if-exists", "del-port", link)
+    kernel.nft("add table netdev test_world\ndelete table netdev test_world\n")
+
+
+def everything(ovn: Machines) -> tuple[str, ...]:
+    """All that a driver could leave behind: on this host, and in the northbound database."""
+    tables = (ovn.nbctl("--bare", "--columns=_uuid", "list", table) for table in TABLES)
+    return (*of_the_host(), *(line for table in tables for line in sorted(table.splitlines())))
+
+
+def peered(wires: Wires) -> tuple[Topology, Topology]:
+    """Two VPCs that are peered. The first has all that a VPC may have, but for published ports."""
+    one, two = all_there_is(wires)
+    return replace(one, ports=tuple(replace(port, published=()) for port in one.ports)), two
+
+
 class TestOvnNetwork(NetworkContract):
     OUTSIDE = "198.18"
     # A switch in user space sees no ports in fragments, so that no rule with ports lets them in. The kernel's does.
@@ -47,30 +93,105 @@ class TestOvnNetwork(NetworkContract):
     def driver(self, driver: OvnNetwork) -> OvnNetwork:
         return driver
 
-    @pytest.fixture
-    def outside(self, running: tuple[Machines, Chassis], wires: Wires) -> Iterator[Callable[[], Box]]:
-        """A host of the external network, on this machine's bridge into it."""
-        _, here = running
-        link = f"w-{uuid4().hex[:8]}"
+    async def test_it_leaves_nothing_behind(
+        self, running: tuple[Machines, Chassis], driver: OvnNetwork, wires: Wires
+    ) -> None:
+        before, (one, two) = everything(running[0]), peered(wires)
+        for vpc in (one, two):
+            await driver.apply(vpc)
+        assert everything(running[0]) != before
+        await driver.apply(replace(one, internet_gateway=None, nat_gateways=(), elastic_ips=()))
+        for vpc in (one, two):
+            await driver.delete(vpc.vpc_id)
+        assert everything(running[0]) == before
 
-        def world() -> Box:
-            box = wires.box()
-            namespace = box.path[11:]
-            ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace)
-            kernel.nft(guard("netdev test_world", link))
-            ip("link", "set", link, "up")
-            for command in ("addr add 198.18.9.9/16 dev eth0", "link set eth0 up"):
-                ip("-n", namespace, *command.split())
-            here.ask("add-port", f"{here.name}-ext", link)
-            return box
+    async def test_applied_again_nothing_is_committed(
+        self, running: tuple[Machines, Chassis], driver: OvnNetwork, wires: Wires
+    ) -> None:
+        one, two = peered(wires)
+        for vpc in (one, two, one):
+            await driver.apply(vpc)
+        version = running[0].nbctl("get", "NB_Global", ".", "nb_cfg")
+        for vpc in (two, one):
+            await driver.apply(vpc)
+        assert running[0].nbctl("get", "NB_Global", ".", "nb_cfg") == version
 
-        yield world
-        here.ask("--if-exists", "del-port", link)
-        kernel.nft("add table netdev test_world\ndelete table netdev test_world\n")
 
-    async def test_it_leaves_nothing_behind(self, driver: OvnNetwork, vpc: Topology) -> None:
-        before = of_the_host()
-        await driver.apply(vpc)
-        assert of_the_host() != before
-        await driver.delete(vpc.vpc_id)
-        assert of_the_host() == before
+# Two machines
+
+
+@pytest.fixture(scope="module")
+def second(running: tuple[Machines, Chassis]) -> Chassis:
+    return running[0].second(running[1])
+
+
+@contextmanager
+def tunnelled() -> Iterator[list[bytes]]:
+    """What goes between the machines meanwhile: the frames of geneve."""
+    with kernel.entered(kernel.HOST), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as wire:
+        wire.bind((LINK, 0))
+        wire.setblocking(False)
+        found: list[bytes] = []
+        yield found
+        for _ in range(10_000):
+            try:
+                frame = wire.recv(2000)
+            except BlockingIOError:
+                return
+            if frame[23] == socket.IPPROTO_UDP and frame[36:38] == (6081).to_bytes(2, "big"):
+                found.append(frame)
+
+
+async def test_a_vpc_spans_machines(
+    running: tuple[Machines, Chassis], second: Chassis, wires: Wires, tmp_path: Path, outside: Callable[[], Box]
+) -> None:
+    ovn, here = running
+    cloud = f"test-{uuid4()}"
+    driver = OvnNetwork(cloud, EXTERNAL, ovn.northbound, ovn.southbound, here.database, state=tmp_path / "own")
+    elsewhere = Elsewhere(ovn, second, cloud, EXTERNAL, tmp_path)
+
+    def placed(vpc: Topology) -> Topology:
+        """The first port here, the others there."""
+        places = zip(vpc.ports, ("here", "there", "there"), strict=True)
+        return replace(vpc, ports=tuple(replace(one, netns=elsewhere.file(one.netns or "", at)) for one, at in places))
+
+    vpc, other = placed(wires.vpc()), placed(wires.vpc())
+    a, b, c = (wires.boxes[port.id] for port in vpc.ports)
+    to_b, to_c, from_a = vpc.ports[1].address, vpc.ports[2].address, vpc.ports[0].address
+    try:
+        for one in (vpc, other):
+            await driver.apply(one)
+            assert elsewhere.apply(one)
+            assert await driver.observe(one.vpc_id) == one
+        wait(lambda: a.ping(to_b))  # in user space, the first packet over a tunnel only asks for the other end's MAC
+        for target in (to_b, to_c):  # in the same subnet, and in another
+            with tunnelled() as frames:
+                assert a.tcp(target, 80) == from_a
+                assert a.ping(target)
+            assert len(frames) >= 4
+        with tunnelled() as frames:
+            assert b.tcp(to_c, 80) == to_b  # both are there
+        assert frames == []
+        a.listen(90)
+        assert wires.boxes[other.ports[1].id].tcp(from_a, 90) is None  # the same addresses, in another VPC
+        web, data = Group(id=uuid4()), Group(id=uuid4())
+        data = replace(data, rules=(allow(group_id=web.id),))
+        grouped = with_groups(with_groups(vpc, 1, data), 0, web)
+        await driver.apply(replace(grouped, groups=(web, data)))
+        assert a.tcp(to_b, 80) == from_a
+        assert a.tcp(to_b, 81) is None
+        assert c.tcp(to_b, 80) is None
+        igw = uuid4()  # which is on this machine: the other is not in the external network
+        elastic = ElasticIp(id=uuid4(), public_ip="198.18.5.1", port_id=vpc.ports[2].id)
+        public = with_route(
+            replace(vpc, internet_gateway=igw, elastic_ips=(elastic,)), ANYWHERE, "internet_gateway", igw
+        )
+        await driver.apply(public)
+        outside()
+        assert c.tcp("198.18.9.9", 80) == "198.18.5.1"
+        assert a.tcp("198.18.9.9", 80) is None
+    finally:
+        for one in (vpc, other):
+            elsewhere.delete(one)
+            await driver.delete(one.vpc_id)
+        await driver.close()
