@@ -140,8 +140,8 @@ def plug_all(switch: Database, cloud: str, vpc_id: UUID, plugs: dict[str, Plug])
         sums = is_in_user_space(switch)
         for name, plug in new.items():
             link(cloud, name, plug)
-            if sums:
-                sum_itself(plug.port)
+            if sums and plug.port.netns:
+                sum_itself(plug.port.netns, plug.port.name)
         switch.wait(lambda tables: all(one.working for one in there(tables, cloud) if one.name in new))
     return bool(new)
 
@@ -228,16 +228,15 @@ def settle(instance: Netlink, port: Port, subnet: Subnet) -> None:
         instance.do("route", "replace", dst="0.0.0.0/0", gateway=subnet.gateway_ip, oif=number)
 
 
-def sum_itself(port: Port) -> None:
-    """Have the instance fill in checksums.
+def sum_itself(namespace: str, name: str) -> None:
+    """Have what an instance sends have its checksum.
 
     A switch in user space forgets that one is still to be made when OVN keeps a packet until it knows where its
     next hop is, and then neither translates it nor drops it.
     """
-    assert port.netns
     value = array("B", struct.pack("II", SET_TX_CHECKSUM, 0))
-    with kernel.entered(port.netns), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        fcntl.ioctl(any_socket, SIOCETHTOOL, struct.pack("16sP", port.name.encode(), value.buffer_info()[0]))
+    with kernel.entered(namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCETHTOOL, struct.pack("16sP", name.encode(), value.buffer_info()[0]))
 
 
 def limit(name: str, port: Port) -> None:
