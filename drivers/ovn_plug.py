@@ -103,7 +103,7 @@ def there(tables: Tables, cloud: str) -> list[Plugged]:
         ids = row.external_ids
         if ids.get(CLOUD) == cloud:
             working = row.name in links and bool(row.ofport) and row.ofport[0] > 0
-            found.append(Plugged(row.name, ids[PORT], ids[VPC], ids[PLUG], ids[RATE], working))
+            found.append(Plugged(row.name, ids[PORT], ids[VPC], ids.get(PLUG, ""), ids.get(RATE, ""), working))
     return found
 
 
@@ -132,7 +132,7 @@ def plug_all(switch: Database, cloud: str, vpc_id: UUID, plugs: dict[str, Plug])
         kept.add(one.port)
         if one.rate != str(plug.port.mbps):
             limit(one.name, plug.port)
-            switch.change(partial(note_rate, one.name, plug.port.mbps))
+            switch.change(partial(note, {one.name: plug}))
     unplug(switch, cloud, old)
     new = {f"o-{secrets.token_hex(6)}": plug for id, plug in plugs.items() if id not in kept}
     if new:
@@ -142,14 +142,17 @@ def plug_all(switch: Database, cloud: str, vpc_id: UUID, plugs: dict[str, Plug])
             link(cloud, name, plug)
             if sums and plug.port.netns:
                 sum_itself(plug.port.netns, plug.port.name)
+        switch.change(partial(note, new))
         switch.wait(lambda tables: all(one.working for one in there(tables, cloud) if one.name in new))
     return bool(new)
 
 
-def note_rate(name: str, mbps: int | None, tables: Tables, _: Txn) -> None:
-    row = named(tables, "Interface", name)
-    if row is not None:
-        row.setkey("external_ids", RATE, str(mbps))
+def note(done: dict[str, Plug], tables: Tables, _: Txn) -> None:
+    """Keep in mind what these interfaces were made for. One left half done has no such note, and is made anew."""
+    for row in tables["Interface"].rows.values():
+        if row.name in done:
+            row.setkey("external_ids", PLUG, str(done[row.name]))
+            row.setkey("external_ids", RATE, str(done[row.name].port.mbps))
 
 
 def add(tables: Tables, txn: Txn, cloud: str, vpc_id: UUID, new: dict[str, Plug]) -> None:
@@ -161,8 +164,7 @@ def add(tables: Tables, txn: Txn, cloud: str, vpc_id: UUID, new: dict[str, Plug]
     for name, plug in new.items():
         interface, port = txn.insert(tables["Interface"]), txn.insert(tables["Port"])
         interface.name = port.name = name
-        interface.external_ids = {PORT: plug.port.id.hex, CLOUD: cloud, VPC: str(vpc_id), PLUG: str(plug),
-                                  RATE: str(plug.port.mbps)}  # fmt: skip
+        interface.external_ids = {PORT: plug.port.id.hex, CLOUD: cloud, VPC: str(vpc_id)}
         port.interfaces = [interface]
         bridge.addvalue("ports", port)
 

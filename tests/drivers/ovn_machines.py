@@ -36,6 +36,11 @@ class Chassis:
     def database(self) -> str:
         return f"unix:{self.folder}/db.sock"
 
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """What tells `ip` where the machine is."""
+        return ("-n", self.namespace) if self.namespace else ()
+
     def ask(self, *command: str) -> str:
         """What ovs-vsctl says."""
         return run("ovs-vsctl", f"--db={self.database}", "--timeout=10", *command)
@@ -86,6 +91,7 @@ class Machines:
                     namespace=namespace, leave=lambda: one.appctl("exit", "--cleanup"))  # fmt: skip
         for bridge in (inner, outer):
             one.ask("add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=netdev")
+        run("ip", *one.inside, "link", "set", outer, "up")
         one.ask("set", "bridge", inner, "fail_mode=secure", "other_config:disable-in-band=true")
         self._start(folder, "ovn-controller", one.database, namespace=namespace)
         return one
@@ -95,9 +101,8 @@ class Machines:
         bridge = f"{one.name}-tun"
         one.ask("add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=netdev",
                 "--", "add-port", bridge, link)  # fmt: skip
-        inside = ("-n", one.namespace) if one.namespace else ()
         for command in (f"link set {link} up", f"addr add {address}/24 dev {bridge}", f"link set {bridge} up"):
-            run("ip", *inside, *command.split())
+            run("ip", *one.inside, *command.split())
 
     def second(self, first: Chassis) -> Chassis:
         """Another machine beside the first: a namespace, a link, and geneve between 198.19.0.1 and 198.19.0.2."""
