@@ -4,6 +4,7 @@ The first machine is this one: its switch is where the test is. More of them are
 """
 
 import os
+import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,6 @@ SCHEMAS = {
     "southbound": "/usr/share/ovn/ovn-sb.ovsschema",
     "switch": "/usr/share/openvswitch/vswitch.ovsschema",
 }
-LINK = "tco-tunnel"
 QUIET = ("--no-chdir", "-vconsole:off", "-vsyslog:off", "-vfile:info")
 PATIENCE = 20.0
 
@@ -55,6 +55,8 @@ class Machines:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
+        self.name = f"t{secrets.token_hex(3)}"  # what is in the host's own namespace begins with it
+        self.tunnel = f"{self.name}-link"
         self._stack = stack
         for name in ("northbound", "southbound"):
             self._serve(folder, name, name)
@@ -73,7 +75,7 @@ class Machines:
         return run("ovn-nbctl", f"--db={self.northbound}", "--no-leader-only", "--timeout=10", *command)
 
     def chassis(self, name: str, address: str, namespace: str | None = None) -> Chassis:
-        """One more machine, whose tunnels begin at that address."""
+        """One more machine, whose tunnels begin at that address. Only this host is in the external network."""
         folder = self.folder / name
         folder.mkdir()
         inner, outer = f"{name}-int", f"{name}-ext"
@@ -84,14 +86,16 @@ class Machines:
             f"external_ids:{key}={value}" for key, value in {
                 "system-id": name, "hostname": name, "ovn-remote": f'"{self.southbound}"',
                 "ovn-encap-type": "geneve", "ovn-encap-ip": address, "ovn-bridge": inner,
-                "ovn-bridge-datapath-type": "netdev", "ovn-bridge-mappings": f"public:{outer}",
-                "ovn-monitor-all": "true",
+                "ovn-bridge-datapath-type": "netdev", "ovn-monitor-all": "true",
+                **({} if namespace else {"ovn-bridge-mappings": f"public:{outer}"}),
             }.items()))  # fmt: skip
         self._start(folder, "ovs-vswitchd", "--disable-system", f"--unixctl={folder}/ovs-vswitchd.ctl", one.database,
                     namespace=namespace, leave=lambda: one.appctl("exit", "--cleanup"))  # fmt: skip
         for bridge in (inner, outer):
             one.ask("add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=netdev")
-        run("ip", *one.inside, "link", "set", outer, "up")
+        with kernel.entered(kernel.file_of(namespace) if namespace else kernel.HOST):
+            kernel.setting(f"ipv6/conf/{outer}/disable_ipv6", "1")
+            run("ip", "link", "set", outer, "up")
         one.ask("set", "bridge", inner, "fail_mode=secure", "other_config:disable-in-band=true")
         self._start(folder, "ovn-controller", one.database, namespace=namespace)
         return one
@@ -106,15 +110,15 @@ class Machines:
 
     def second(self, first: Chassis) -> Chassis:
         """Another machine beside the first: a namespace, a link, and geneve between 198.19.0.1 and 198.19.0.2."""
-        name = "tco-there"
+        name = f"{self.name}-2"
         run("ip", "netns", "add", name)
         self._stack.callback(run, "ip", "netns", "delete", name)
-        run("ip", "link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", name)
-        kernel.nft(guard("netdev test_tunnel", LINK))
-        self._stack.callback(kernel.nft, "delete table netdev test_tunnel\n")
-        self.join(first, LINK, "198.19.0.1")
+        run("ip", "link", "add", self.tunnel, "type", "veth", "peer", "name", self.tunnel, "netns", name)
+        kernel.nft(guard(f"netdev {self.name}", self.tunnel))
+        self._stack.callback(kernel.nft, f"delete table netdev {self.name}\n")
+        self.join(first, self.tunnel, "198.19.0.1")
         made = self.chassis(name, "198.19.0.2", name)
-        self.join(made, LINK, "198.19.0.2")
+        self.join(made, self.tunnel, "198.19.0.2")
         return made
 
     def _serve(self, folder: Path, schema: str, name: str) -> None:
@@ -163,5 +167,5 @@ def machines(folder: Path) -> Iterator[tuple[Machines, Chassis]]:
     """OVN, and this machine in it."""
     with ExitStack() as stack:
         made = Machines(folder, stack)
-        here = made.chassis("tco-here", "198.19.0.1")
+        here = made.chassis(f"{made.name}-1", "198.19.0.1")
         yield made, here

@@ -17,7 +17,7 @@ from drivers.ovn_database import TABLES
 from drivers.ovn_plug import guard, sum_itself
 from tests.drivers.network_contract import NetworkContract
 from tests.drivers.ovn_elsewhere import Elsewhere
-from tests.drivers.ovn_machines import LINK, Chassis, Machines, machines, wait
+from tests.drivers.ovn_machines import Chassis, Machines, machines, wait
 from tests.drivers.packets import Box
 from tests.drivers.test_linux import of_the_host
 from tests.drivers.test_linux_killed import peered as all_there_is
@@ -54,13 +54,13 @@ def wires() -> Iterator[Wires]:
 def outside(running: tuple[Machines, Chassis], wires: Wires) -> Iterator[Callable[[], Box]]:
     """A host of the external network, on this machine's bridge into it."""
     _, here = running
-    link = f"w-{uuid4().hex[:8]}"
+    link = f"w_{uuid4().hex[:8]}"
 
     def world() -> Box:
         box = wires.box()
         namespace = box.path[11:]
         ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace)
-        kernel.nft(guard("netdev test_world", link))
+        kernel.nft(guard(f"netdev {link}", link))
         ip("link", "set", link, "up")
         for command in ("addr add 198.18.9.9/16 dev eth0", "link set eth0 up"):
             ip("-n", namespace, *command.split())
@@ -70,7 +70,7 @@ def outside(running: tuple[Machines, Chassis], wires: Wires) -> Iterator[Callabl
 
     yield world
     here.ask("--if-exists", "del-port", link)
-    kernel.nft("add table netdev test_world\ndelete table netdev test_world\n")
+    kernel.nft(f"add table netdev {link}\ndelete table netdev {link}\n")
 
 
 def everything(ovn: Machines, driver: OvnNetwork) -> set[str]:
@@ -129,10 +129,10 @@ def second(running: tuple[Machines, Chassis]) -> Chassis:
 
 
 @contextmanager
-def tunnelled() -> Iterator[list[bytes]]:
+def tunnelled(ovn: Machines) -> Iterator[list[bytes]]:
     """What goes between the machines meanwhile: the frames of geneve."""
     with kernel.entered(kernel.HOST), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as wire:
-        wire.bind((LINK, 0))
+        wire.bind((ovn.tunnel, 0))
         wire.setblocking(False)
         found: list[bytes] = []
         yield found
@@ -168,11 +168,11 @@ async def test_a_vpc_spans_machines(
             assert await driver.observe(one.vpc_id) == one
         wait(lambda: a.ping(to_b))  # in user space, the first packet over a tunnel only asks for the other end's MAC
         for target in (to_b, to_c):  # in the same subnet, and in another
-            with tunnelled() as frames:
+            with tunnelled(ovn) as frames:
                 assert a.tcp(target, 80) == from_a
                 assert a.ping(target)
             assert len(frames) >= 4
-        with tunnelled() as frames:
+        with tunnelled(ovn) as frames:
             assert b.tcp(to_c, 80) == to_b  # both are there
         assert frames == []
         a.listen(90)
