@@ -49,4 +49,7 @@ def find(kind: str, name: str, known: dict[str, str]) -> Any:
     """The class of the driver: that of its module with this name."""
     if name not in known:
         raise LookupError(f"there is no {kind} driver {name!r}; there is {', '.join(known)}")
-    return getattr(import_module(f"drivers.{name}"), known[name])
+    try:
+        return getattr(import_module(f"drivers.{name}"), known[name])
+    except ModuleNotFoundError as error:
+        raise LookupError(f"the {kind} driver {name!r} needs {error.name}: see requirements-{name}.lock") from None
