@@ -11,7 +11,7 @@ import pytest
 
 from drivers import linux_kernel as kernel
 from drivers.linux_plan import External
-from drivers.network import ElasticIp, Group, Topology
+from drivers.network import ElasticIp, Group, NatGateway, Topology
 from drivers.ovn import OvnNetwork
 from drivers.ovn_database import TABLES
 from drivers.ovn_plug import guard, sum_itself
@@ -95,6 +95,37 @@ class TestOvnNetwork(NetworkContract):
     @pytest.fixture
     def driver(self, driver: OvnNetwork) -> OvnNetwork:
         return driver
+
+    async def test_routes_hold_within_a_subnet_too(self, driver: OvnNetwork, wires: Wires, vpc: Topology) -> None:
+        a, b, _ = vpc.ports
+        box, namespace = wires.boxes[a.id], wires.boxes[a.id].path[11:]
+        await driver.apply(vpc)
+        assert box.ping(b.address)
+        await driver.apply(with_route(vpc, f"{b.address}/32", "blackhole"))
+        assert not box.ping(b.address)
+        ip("-n", namespace, "neigh", "replace", b.address, "lladdr", b.mac, "dev", "eth0")
+        ip("-n", namespace, "route", "add", f"{b.address}/32", "dev", "eth0")
+        assert not box.ping(b.address)  # nor past the router
+
+    async def test_who_routes_to_a_gateway_reaches_nothing_private(
+        self, running: tuple[Machines, Chassis], driver: OvnNetwork, wires: Wires, vpc: Topology,
+        outside: Callable[[], Box],
+    ) -> None:  # fmt: skip
+        igw, (a, b, _) = uuid4(), vpc.ports
+        nat = NatGateway(id=uuid4(), subnet_id=vpc.subnets[1].id, public_ip="198.18.6.1", private_ip="10.0.2.200")
+        vpc = with_route(replace(vpc, internet_gateway=igw, nat_gateways=(nat,)), ANYWHERE, "internet_gateway", igw)
+        vpc = with_groups(vpc, 1, Group(id=uuid4(), rules=(allow("all"),)))
+        vpc = replace(vpc, elastic_ips=(ElasticIp(id=uuid4(), public_ip="198.18.5.1", port_id=a.id),))
+        await driver.apply(vpc)
+        world = outside()
+        for id in (igw, nat.id):
+            [leg] = running[0].nbctl("--bare", "--columns=networks", "find", "Logical_Router_Port",
+                                     f"name=e-{id.hex}").split()  # fmt: skip
+            ip("-n", world.path[11:], "route", "replace", "10.0.0.0/16", "via", leg.partition("/")[0])
+            assert not world.ping(leg.partition("/")[0])
+            assert not world.ping(b.address)
+            assert world.tcp(b.address, 80) is None
+            assert world.udp(b.address, 80) is None
 
     async def test_it_leaves_nothing_behind(
         self, running: tuple[Machines, Chassis], driver: OvnNetwork, wires: Wires
