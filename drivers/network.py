@@ -160,7 +160,7 @@ class NetworkDriver(Protocol):
     one_host: bool
     """Whether all of a VPC, and of the VPCs it is peered with, must be on one host."""
     publishes: bool
-    """Whether ports of the host can lead to instances. One that cannot is given none."""
+    """Whether it has ports of the host lead to instances. Where not, `published` is not looked at."""
 
     async def apply(self, topology: Topology) -> None:
         """Make the VPC so, from whatever is there.

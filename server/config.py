@@ -29,6 +29,9 @@ class Config:
     host: str = "local"  # this machine's name among those that run instances
     compute: str = "docker"  # the compute driver: a module of drivers/
     network: str = "linux"  # the network driver: a module of drivers/
+    ovn_northbound: str = "unix:/run/ovn/ovnnb_db.sock"  # of the driver ovn: OVN's northbound database
+    ovn_southbound: str = "unix:/run/ovn/ovnsb_db.sock"  # and its southbound one
+    ovs_database: str = "unix:/run/openvswitch/db.sock"  # and that of this host's Open vSwitch
     external_network: str = "100.64.0.0/16"  # that elastic IPs are addresses of; its first is the gateway's
     publish: str = "127.0.0.1"  # address of this machine that instances' ports are published on
     concurrency: int = 16  # reconcilers at once in one process
