@@ -61,7 +61,7 @@ engines-for-tests: engines
 	@dpkg -s $(OVN) >/dev/null 2>&1 || [ -z "$$CI" ] || { \
 	  echo "installing $(OVN)"; policy=/usr/sbin/policy-rc.d; \
 	  [ -e $$policy ] || { made=1; printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee $$policy >/dev/null; $(SUDO) chmod +x $$policy; }; \
-	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get -qq install -y --no-install-recommends $(OVN) >/dev/null; status=$$?; \
+	  $(SUDO) apt-get -qq update; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get -qq install -y --no-install-recommends $(OVN) >/dev/null; status=$$?; \
 	  [ -z "$$made" ] || $(SUDO) rm $$policy; exit $$status; }
 
 clean: ## remove the virtual environment and caches; data stay

@@ -22,6 +22,8 @@ def render(topology: Topology) -> Rows:
     gateways = some(subnet.gateway_ip for subnet in topology.subnets) if topology.subnets else "0.0.0.0"  # noqa: S104
     asking = f"ip4.dst == {gateways} && (icmp4.type == 8 || udp.dst == 53 || tcp.dst == 53)"
     port_group(rows, every, topology.ports, (
+        # Who may send for others could say that it is the router.
+        ("from-lport", NEVER, f"arp && arp.spa == {gateways}", "drop"),
         ("from-lport", DROP, "1", "drop"), ("to-lport", DROP, "1", "drop"),
         ("from-lport", GATE, "arp", "allow"), ("to-lport", GATE, "arp", "allow"),
         # A question that went to a gateway address is seen here with the server's from its second packet on.

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from drivers import linux_kernel as kernel
+from drivers import load
 from drivers.linux_plan import External
 from drivers.network import ElasticIp, Group, NatGateway, Topology
 from drivers.ovn import OvnNetwork
@@ -18,7 +19,7 @@ from drivers.ovn_plug import guard, sum_itself
 from tests.drivers.network_contract import NetworkContract
 from tests.drivers.ovn_elsewhere import Elsewhere
 from tests.drivers.ovn_machines import Chassis, Machines, machines, wait
-from tests.drivers.packets import Box
+from tests.drivers.packets import Box, arp_reply
 from tests.drivers.test_linux import of_the_host
 from tests.drivers.test_linux_killed import peered as all_there_is
 from tests.drivers.wires import ANYWHERE, Wires, allow, ip, with_groups, with_route
@@ -107,6 +108,21 @@ class TestOvnNetwork(NetworkContract):
         ip("-n", namespace, "route", "add", f"{b.address}/32", "dev", "eth0")
         assert not box.ping(b.address)  # nor past the router
 
+    async def test_who_sends_for_others_is_not_taken_for_the_router(
+        self, driver: OvnNetwork, wires: Wires, vpc: Topology
+    ) -> None:
+        a, b, c = vpc.ports
+        await driver.apply(with_route(vpc, "172.20.0.0/16", "instance", a.id))
+        gateway, liar, box = vpc.subnets[0].gateway_ip, wires.boxes[a.id], wires.boxes[b.id]
+        with kernel.entered(box.path):
+            kernel.setting("ipv4/neigh/eth0/locktime", "0")  # believe whoever spoke last
+        assert box.ping(gateway)
+        assert liar.ping(b.address)
+        for _ in range(3):
+            liar.frame("eth0", arp_reply(a.mac, gateway, b.mac, b.address))
+        assert a.mac not in ip("-n", box.path[11:], "neigh", "show", gateway)
+        assert box.ping(c.address)
+
     async def test_who_routes_to_a_gateway_reaches_nothing_private(
         self, running: tuple[Machines, Chassis], driver: OvnNetwork, wires: Wires, vpc: Topology,
         outside: Callable[[], Box],
@@ -118,14 +134,16 @@ class TestOvnNetwork(NetworkContract):
         vpc = replace(vpc, elastic_ips=(ElasticIp(id=uuid4(), public_ip="198.18.5.1", port_id=a.id),))
         await driver.apply(vpc)
         world = outside()
-        for id in (igw, nat.id):
-            [leg] = running[0].nbctl("--bare", "--columns=networks", "find", "Logical_Router_Port",
-                                     f"name=e-{id.hex}").split()  # fmt: skip
-            ip("-n", world.path[11:], "route", "replace", "10.0.0.0/16", "via", leg.partition("/")[0])
-            assert not world.ping(leg.partition("/")[0])
-            assert not world.ping(b.address)
-            assert world.tcp(b.address, 80) is None
-            assert world.udp(b.address, 80) is None
+        with wires.boxes[b.id].opened(socket.SOCK_DGRAM) as ear, world.opened(socket.SOCK_DGRAM) as mouth:
+            ear.bind(("", 90))
+            for id in (igw, nat.id):
+                [leg] = running[0].nbctl("--bare", "--columns=networks", "find", "Logical_Router_Port",
+                                         f"name=e-{id.hex}").split()  # fmt: skip
+                ip("-n", world.path[11:], "route", "replace", "10.0.0.0/16", "via", leg.partition("/")[0])
+                assert not world.ping(leg.partition("/")[0])
+                mouth.sendto(b"?", (b.address, 90))
+                with pytest.raises(TimeoutError):
+                    ear.recv(1)
 
     async def test_it_leaves_nothing_behind(
         self, running: tuple[Machines, Chassis], driver: OvnNetwork, wires: Wires
@@ -149,6 +167,16 @@ class TestOvnNetwork(NetworkContract):
         for vpc in (two, one):
             await driver.apply(vpc)
         assert running[0].nbctl("get", "NB_Global", ".", "nb_cfg") == version
+
+
+def test_the_driver_is_loaded_by_its_name(tmp_path: Path) -> None:
+    require("ovn")
+    databases = {"northbound": "unix:/n", "southbound": "unix:/s", "switch": "unix:/o"}
+    loaded = load.load(compute="docker", network="ovn", cloud_id="test", publish="127.0.0.1", external="198.18.0.0/16",
+                       outbox=tmp_path, smtp_url="", mail_from="", ovn=databases)  # fmt: skip
+    assert isinstance(loaded.network, OvnNetwork)
+    assert not loaded.network.one_host
+    assert not loaded.network.publishes
 
 
 # Two machines
