@@ -176,6 +176,7 @@ def unplug(switch: Database, cloud: str, names: Iterable[str]) -> None:
     with kernel.inside(HOST) as host:
         for name in gone:
             host.remove(name)
+            kernel.nft(unguard(table(cloud), name))
 
     def forget(tables: Tables, _: Txn) -> None:
         for bridge in tables["Bridge"].rows.values():
@@ -197,6 +198,11 @@ def guard(table: str, name: str) -> str:
     """What keeps the host's own network from hearing what the switch does."""
     hook = f'type filter hook ingress device "{name}" priority 0; policy drop;'
     return f"add table {table}\nadd chain {table} {name} {{ {hook} }}\n"
+
+
+def unguard(table: str, name: str) -> str:
+    """Have that gone again: it outlives the link."""
+    return f"add table {table}\nadd chain {table} {name}\ndelete chain {table} {name}\n"
 
 
 def link(cloud: str, name: str, plug: Plug) -> None:

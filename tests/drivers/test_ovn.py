@@ -18,7 +18,7 @@ from drivers.ovn_database import TABLES
 from drivers.ovn_plug import guard, sum_itself
 from tests.drivers.network_contract import NetworkContract
 from tests.drivers.ovn_elsewhere import Elsewhere
-from tests.drivers.ovn_machines import Chassis, Machines, machines, wait
+from tests.drivers.ovn_machines import Chassis, Machines, machines, run, wait
 from tests.drivers.packets import Box, arp_reply
 from tests.drivers.test_linux import of_the_host
 from tests.drivers.test_linux_killed import peered as all_there_is
@@ -156,6 +156,16 @@ class TestOvnNetwork(NetworkContract):
         for vpc in (one, two):
             await driver.delete(vpc.vpc_id)
         assert everything(running[0], driver) == before
+
+    async def test_an_interface_that_went_leaves_no_firewall(
+        self, driver: OvnNetwork, wires: Wires, vpc: Topology
+    ) -> None:
+        await driver.apply(vpc)
+        a, *others = vpc.ports
+        again = replace(vpc, ports=(replace(a, netns=wires.box().path), *others))
+        await driver.apply(again)
+        guarded = run("nft", "list", "table", "netdev", f"thecloud_{driver._cloud}")
+        assert guarded.count("chain") == len(vpc.ports)
 
     async def test_applied_again_nothing_is_committed(
         self, running: tuple[Machines, Chassis], driver: OvnNetwork, wires: Wires
