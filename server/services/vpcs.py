@@ -184,9 +184,12 @@ async def compare(app: "App") -> None:
         wanted = (await topology.wanted(app, id)).get(id)
         if wanted is None or (seen := await app.drivers.network.observe(id)) == wanted:
             continue
+        if not app.drivers.network.one_host:
+            await program(app, id)  # here: each host has a part of its own in it
+            continue
         plugged = {port.id for port in seen.ports} if seen else set()
         async with app.db.transaction() as tx:
-            await nudge(tx, Vpc.KIND, id, app.config.host if app.drivers.network.one_host else None)
+            await nudge(tx, Vpc.KIND, id, app.config.host)
             for port in wanted.ports:
                 if port.id not in plugged:
                     await nudge(tx, "instance", port.id, app.config.host)

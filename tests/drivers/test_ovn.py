@@ -183,7 +183,7 @@ def test_the_driver_is_loaded_by_its_name(tmp_path: Path) -> None:
     require("ovn")
     databases = {"northbound": "unix:/n", "southbound": "unix:/s", "switch": "unix:/o"}
     loaded = load.load(compute="docker", network="ovn", cloud_id="test", publish="127.0.0.1", external="198.18.0.0/16",
-                       outbox=tmp_path, smtp_url="", mail_from="", ovn=databases)  # fmt: skip
+                       data=tmp_path, smtp_url="", mail_from="", ovn=databases)  # fmt: skip
     assert isinstance(loaded.network, OvnNetwork)
     assert not loaded.network.one_host
     assert not loaded.network.publishes
