@@ -71,6 +71,8 @@ def outside(running: tuple[Machines, Chassis], wires: Wires) -> Iterator[Callabl
 
     yield world
     here.ask("--if-exists", "del-port", link)
+    with kernel.inside(kernel.HOST) as host:
+        host.remove(link)  # now: the box's namespace goes a moment after it was deleted, in the middle of another test
     kernel.nft(f"add table netdev {link}\ndelete table netdev {link}\n")
 
 
