@@ -26,31 +26,21 @@ from drivers.contracts import (
     InstanceSpec,
     LogBatch,
     PortTaken,
-    Power,
     Refused,
     Stats,
     Terminal,
-    hostname,
 )
+from drivers.docker_container import NETWORK, container, inspected, limits, name, seen, size
 from drivers.docker_images import Images, reference
 from drivers.docker_logs import TAIL_BYTES, TAILS, Piece, Position, Taking, frames, pieces, since, within
 from drivers.docker_stats import interfaces, use
 from drivers.docker_terminal import SHELL, DockerTerminal
 
-NETWORK = "thecloud"
 BRIDGE = "thecloud0"
 ICC = "com.docker.network.bridge.enable_icc"
 LIMIT = ClientTimeout(total=60)  # of every call to the engine that has no limit of its own
 LIMIT_OF_STOP = ClientTimeout(total=30)
 LOG_BYTES = 2**20
-
-POWER: dict[str, Power] = {
-    "created": "STOPPED",
-    "exited": "STOPPED",
-    "running": "RUNNING",
-    "restarting": "RUNNING",
-    "paused": "PAUSED",
-}
 
 STEPS = {  # from what is there towards what is wanted
     ("STOPPED", "RUNNING"): "start",
@@ -242,7 +232,9 @@ class DockerCompute:
         async with asyncio.timeout(LIMIT.total):
             while True:
                 try:
-                    await self._engine.containers.create(self._container(spec), name=name(spec.id))
+                    await self._engine.containers.create(
+                        container(spec, self._cloud_id, self._publish_address), name=name(spec.id)
+                    )
                 except DockerError as error:
                     if "no such image" in error.message.lower():
                         return False
@@ -255,36 +247,6 @@ class DockerCompute:
                         await asyncio.sleep(0.05)
                         continue
                 return True
-
-    def _container(self, spec: InstanceSpec) -> dict[str, Any]:
-        bindings: dict[str, list[dict[str, str]]] = {}
-        for port in spec.ports if spec.attachment is None else ():
-            binding = {"HostIp": self._publish_address, "HostPort": str(port.host)}
-            bindings.setdefault(f"{port.container}/tcp", []).append(binding)
-        return {
-            "Image": reference(spec.image),
-            "Hostname": hostname(spec.name),
-            "Cmd": list(spec.cmd) or None,
-            "Env": list(spec.env),
-            "OpenStdin": True,  # an image whose command is a shell keeps running
-            "Labels": {
-                "thecloud.cloud": self._cloud_id,
-                "thecloud.instance": str(spec.id),
-                "thecloud.name": spec.name,
-                "thecloud.tenant": str(spec.tenant_id),
-            },
-            "ExposedPorts": {port: {} for port in bindings},
-            "HostConfig": limits(spec)
-            | {
-                "PidsLimit": 4096,
-                "SecurityOpt": ["no-new-privileges"],
-                "RestartPolicy": {"Name": "no"},
-                "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}},
-                "PortBindings": bindings,
-                "Mounts": [{"Type": "bind", "Source": each.folder, "Target": each.path} for each in spec.mounts],
-            }
-            | attached(spec),
-        }
 
     async def _ensure_network(self) -> None:
         """Have the bridge there that all instances share and none reaches another on.
@@ -371,52 +333,6 @@ class DockerCompute:
         for port in spec.ports:
             if port.host not in own and taken(self._publish_address, port.host):
                 raise PortTaken(port.host)
-
-
-def name(id: UUID) -> str:
-    """The container's name."""
-    return f"thecloud-{id}"
-
-
-def attached(spec: InstanceSpec) -> dict[str, Any]:
-    """How the engine is to attach the container to a network."""
-    vpc, own = spec.attachment, hostname(spec.name)
-    if vpc is None:
-        return {"NetworkMode": NETWORK}
-    hosts = [f"{own}:{vpc.address}"] if own else []
-    return {"NetworkMode": "none", "Dns": [vpc.resolver], "DnsSearch": [vpc.domain], "ExtraHosts": hosts}
-
-
-def size(spec: InstanceSpec) -> dict[str, int]:
-    return {"NanoCpus": round(spec.vcpus * 1e9), "Memory": spec.memory_mb * 2**20}
-
-
-def limits(spec: InstanceSpec) -> dict[str, Any]:
-    """The size, without any swap. In one update with the memory, or growing would exceed the old sum of both."""
-    return size(spec) | {"MemorySwap": spec.memory_mb * 2**20}
-
-
-def seen(box: dict[str, Any]) -> InstanceSeen:
-    """An inspected container as the contract tells it."""
-    state = box["State"]
-    power = POWER.get(state["Status"])
-    settings = box["NetworkSettings"]
-    networks = settings["Networks"]
-    plugged = power in ("RUNNING", "PAUSED") and "none" in networks
-    return InstanceSeen(
-        power=power,
-        private_ip=next((network["IPAddress"] for network in networks.values() if network["IPAddress"]), None),
-        backend_id=box["Id"][:12],
-        exit_code=state["ExitCode"] if state["Status"] == "exited" else None,
-        message=None if power else "being removed",
-        netns=settings.get("SandboxKey") if plugged else None,
-    )
-
-
-def inspected(listed: dict[str, Any]) -> dict[str, Any]:
-    """A row of the engine's list as if it were inspected. Its exit code is only in the text for people."""
-    code = re.match(r"Exited \((\d+)\)", listed["Status"])
-    return listed | {"State": {"Status": listed["State"], "ExitCode": int(code[1]) if code else None}}
 
 
 def never_started(box: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from server import db
-from server.db import METADATA
+from server.db import METADATA, Tx
+from server.errors import ApiError, invalid
 from server.work import every, hurry
 
 if TYPE_CHECKING:
@@ -36,6 +38,14 @@ _BEAT = _insert.on_conflict_do_update(
     set_={name: _insert.excluded[name] for name in ("compute", "vcpus", "memory_mb", "heartbeat_at")},
 )
 alive = HOSTS.c.heartbeat_at > sa.func.now() - SILENT
+_INSTANCES = sa.table("instances", sa.column("host"), sa.column("desired"), sa.column("memory_mb", sa.BigInteger)).c
+_promised = (
+    sa.select(sa.func.coalesce(sa.func.sum(_INSTANCES.memory_mb), 0))
+    .where(_INSTANCES.host == HOSTS.c.name, _INSTANCES.desired != "DELETED")
+    .scalar_subquery()
+)
+_BY_ROOM = sa.select(HOSTS).where(alive).order_by(_promised / HOSTS.c.memory_mb, HOSTS.c.name)
+_ONE = sa.select(HOSTS).where(HOSTS.c.name == sa.bindparam("host"))
 _IS_ALIVE = sa.select(HOSTS.c.name).where(HOSTS.c.name == sa.bindparam("host"), alive)
 
 
@@ -56,3 +66,31 @@ async def heard(app: "App") -> None:
         async with asyncio.timeout(FIRST), app.db.reading() as tx:
             while not await db.value(tx, _IS_ALIVE, host=app.config.host):  # noqa: ASYNC110 - it is in the database
                 await asyncio.sleep(0.02)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an instance goes, and what it takes there."""
+
+    host: str
+    vcpus: int
+    memory_mb: int
+
+
+async def find_place(tx: Tx, vcpus: int, memory_mb: int, only: str | None = None) -> Place:
+    """The host with the most room for an instance of this size. `only`: no other will do."""
+    alive = [host for host in await db.records(tx, _BY_ROOM) if only in (None, host["name"])]
+    if not alive:
+        raise ApiError("UNAVAILABLE", "no host that runs instances answers; see `thecloud doctor` there")
+    for host in alive:
+        if host["vcpus"] >= vcpus and host["memory_mb"] >= memory_mb:
+            return Place(host["name"], vcpus, memory_mb)
+    most = max((host["vcpus"], host["memory_mb"]) for host in alive)
+    raise invalid("instance_type", f"no host has {vcpus} vCPUs and {memory_mb} MiB; the largest has {most[0]} and "
+                                   f"{most[1]}; choose a smaller type")  # fmt: skip
+
+
+async def has(tx: Tx, host: str, vcpus: int, memory_mb: int) -> bool:
+    """Whether the host is large enough for an instance of this size."""
+    found = await db.record(tx, _ONE, host=host)
+    return found is not None and found["vcpus"] >= vcpus and found["memory_mb"] >= memory_mb

@@ -6,6 +6,7 @@ their work: a VPC is woken before its instances.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, TypeVar
@@ -155,6 +156,9 @@ _TAKE = sa.insert(ADDRESSES).values(
     {name: sa.bindparam(name) for name in ("subnet_id", "address", "instance_id", "nat_gateway_id")}
 )
 _MAIN = sa.select(RouteTable.TABLE).where(RouteTable.TABLE.c.vpc_id == _vpc, RouteTable.TABLE.c.is_main)
+_SUBNETS = (
+    sa.select(Subnet.TABLE).where(Subnet.TABLE.c.vpc_id == _vpc).order_by(Subnet.TABLE.c.created_at, Subnet.TABLE.c.id)
+)
 _GROUPS = sa.select(SecurityGroup.TABLE.c.id, SecurityGroup.TABLE.c.name).where(SecurityGroup.TABLE.c.vpc_id == _vpc)
 _ROUTES_TO = sa.select(Route.TABLE).where(Route.TABLE.c.target_id == sa.bindparam("target", type_=postgresql.UUID))
 _ELASTIC_IP_OF = sa.select(ElasticIp.TABLE).where(
@@ -258,6 +262,58 @@ async def groups_of(tx: Tx, vpc_id: UUID, references: Sequence[str]) -> list[str
             raise not_found("security_group", reference)
         chosen[id] = None
     return list(chosen)
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where in a VPC, which is locked, an instance is to be: in the first of the subnets with a free address."""
+
+    vpc: Vpc
+    subnets: list[Subnet]
+    groups: list[str]
+
+
+async def host_of(tx: Tx, tenant_id: UUID, vpc_id: str, subnet_id: str) -> str | None:
+    """The host that this VPC, or that of this subnet, is confined to, if it is. Neither may be given."""
+    if subnet_id:
+        vpc_id = str((await db.get(tx, Subnet, subnet_id, tenant_id)).vpc_id)
+    return (await locate_vpc(tx, vpc_id, tenant_id)).host if vpc_id else None
+
+
+async def find_room(
+    tx: Tx, tenant_id: UUID, vpc_id: str, subnet_id: str, security_groups: Sequence[str]
+) -> Room | None:  # fmt: skip
+    """The room in a VPC that is asked for, if one is. Raises INVALID_ARGUMENT and NOT_FOUND."""
+    if not vpc_id and not subnet_id:
+        if security_groups:
+            raise invalid("security_groups", "security groups are for instances in a VPC: give vpc_id or subnet_id")
+        return None
+    if subnet_id:
+        vpc, subnet = await locate_part(tx, Subnet, subnet_id, tenant_id)
+        if vpc_id and UUID(vpc_id) != vpc.id:
+            raise invalid("subnet_id", f"subnet {subnet.name} is not in VPC {vpc_id}")
+        subnets = [subnet]
+    else:
+        vpc = await locate_vpc(tx, vpc_id, tenant_id, lock=True)
+        subnets = await db.rows(tx, Subnet, _SUBNETS, vpc_id=vpc.id)
+        if not subnets:
+            raise invalid("vpc_id", f"VPC {vpc.name} has no subnet; make one with POST /vpcs/{vpc.id}/subnets")
+    return Room(vpc, subnets, await groups_of(tx, vpc.id, security_groups))
+
+
+async def move_in(tx: Tx, room: Room, instance_id: UUID) -> dict[str, Any]:
+    """An instance's columns about its network, with an address taken."""
+    for number, subnet in enumerate(room.subnets, 1):
+        try:
+            private_ip = await take_address(tx, subnet, instance_id=instance_id)
+        except ApiError:
+            if number == len(room.subnets):
+                raise
+            continue
+        break
+    return {
+        "vpc_id": room.vpc.id, "subnet_id": subnet.id, "private_ip": private_ip, "security_groups": room.groups
+    }  # fmt: skip
 
 
 async def release_elastic_ip(tx: Tx, instance_id: UUID) -> None:

@@ -1,7 +1,6 @@
 """Compute instances."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -29,7 +28,7 @@ from server.auth import ApiKey
 from server.call import Call
 from server.db import Provisioned, Tx
 from server.errors import ApiError, invalid, not_found, unsupported, wrong_state
-from server.networks import Subnet, Vpc
+from server.networks import Room, Subnet, Vpc
 from server.provision import ask, create, observed, pending, reconciles, reconciling
 from server.services import instance_types, logs, volumes
 from server.work import NotYet, every, follows, nudge
@@ -75,20 +74,6 @@ _listed = sa.and_(
 )
 _of_host = sa.select(Instance.TABLE).where(I.host == sa.bindparam("host")).order_by(I.id)
 _existing = sa.select(I.id).where(I.id == sa.any_(sa.bindparam("ids", type_=postgresql.ARRAY(postgresql.UUID))))
-_room = sa.select(hosts.HOSTS).where(hosts.HOSTS.c.name == sa.bindparam("host"))
-_promised = (
-    sa.select(sa.func.coalesce(sa.func.sum(I.memory_mb), 0))
-    .where(I.host == hosts.HOSTS.c.name, _staying)
-    .scalar_subquery()
-)
-_by_room = (
-    sa.select(hosts.HOSTS).where(hosts.alive).order_by(_promised / hosts.HOSTS.c.memory_mb, hosts.HOSTS.c.name)
-)  # fmt: skip
-_SUBNETS = (
-    sa.select(Subnet.TABLE)
-    .where(Subnet.TABLE.c.vpc_id == sa.bindparam("vpc_id", type_=postgresql.UUID))
-    .order_by(Subnet.TABLE.c.created_at, Subnet.TABLE.c.id)
-)
 _key_lives = sa.select(ApiKey.TABLE.c.id).where(ApiKey.TABLE.c.id == sa.bindparam("key_id"))
 
 quota.counted("instances", 20, sa.select(sa.func.count()).select_from(Instance.TABLE).where(_tenant, _staying))
@@ -98,15 +83,6 @@ quota.counted("memory_mb", 65536, sa.select(sa.cast(sa.func.coalesce(sa.func.sum
               .where(_tenant, _staying))  # fmt: skip
 rating.metered("instance", category="compute", size=lambda state: (state["instance_type"], 1),
                billed=lambda state: state["status"] == "RUNNING")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an instance goes, and what it takes there."""
-
-    host: str
-    vcpus: int
-    memory_mb: int
 
 
 class InstanceService:
@@ -127,12 +103,12 @@ class InstanceService:
     async def GetInstance(self, call: Call, request: pb.GetInstanceRequest) -> pb.Instance:
         return to_message(await db.locate(call.tx, Instance, request.id, call.tenant_id))
 
-    async def prepare_CreateInstance(self, call: Call, request: pb.CreateInstanceRequest) -> Place:
+    async def prepare_CreateInstance(self, call: Call, request: pb.CreateInstanceRequest) -> hosts.Place:
         bindings = ports.parse(request.ports)
         async with self.app.db.reading() as tx:
             vcpus, memory_mb = await instance_types.size(tx, request.instance_type or DEFAULT_TYPE)
             host = await only_host(tx, request, call.tenant_id)
-            place = await find_place(tx, vcpus, memory_mb, host)
+            place = await hosts.find_place(tx, vcpus, memory_mb, host)
         if place.host == self.app.config.host:
             await check(self.app.drivers.compute, InstanceSpec(
                 id=uuid4(), tenant_id=call.tenant_id, name=request.name, image=request.image, vcpus=vcpus,
@@ -141,14 +117,16 @@ class InstanceService:
         return place
 
     async def CreateInstance(self, call: Call, request: pb.CreateInstanceRequest) -> pb.Instance:
-        net = await network(call.tx, call.tenant_id, request)
-        if net and request.ports and not self.app.drivers.network.publishes:
+        room = await networks.find_room(
+            call.tx, call.tenant_id, request.vpc_id, request.subnet_id, request.security_groups
+        )
+        if room and request.ports and not self.app.drivers.network.publishes:
             raise unsupported("published ports for instances in a VPC: use an elastic IP", self.app.drivers.network)
         return to_message(await launch(
             call.tx, call.prepared, tenant_id=call.tenant_id, user_id=call.principal.user_id, name=request.name,
             image=request.image, instance_type=request.instance_type or DEFAULT_TYPE,
             bindings=ports.parse(request.ports), env=list(request.env), cmd=list(request.cmd),
-            labels=dict(request.labels), metadata=dict(request.metadata), net=net,
+            labels=dict(request.labels), metadata=dict(request.metadata), room=room,
             attached=request.volumes,
         ))  # fmt: skip
 
@@ -180,8 +158,7 @@ class InstanceService:
         row = await locked(call.tx, request.id, call.tenant_id)
         vcpus, memory_mb = await instance_types.size(call.tx, request.instance_type)
         need(row, "RUNNING", "PAUSED", "STOPPED")
-        room = await db.record(call.tx, _room, host=row.host)
-        if room is None or room["vcpus"] < vcpus or room["memory_mb"] < memory_mb:
+        if not await hosts.has(call.tx, row.host, vcpus, memory_mb):
             raise invalid("instance_type", f"the instance's host {row.host} is too small for {request.instance_type}")
         if row.instance_type == request.instance_type:
             return to_message(row)
@@ -320,71 +297,13 @@ async def network_changed(tx: Tx, row: Instance) -> None:
         await networks.changed(tx, *await networks.locked(tx, row.tenant_id, row.vpc_id))
 
 
-@dataclass(frozen=True)
-class Network:
-    """Where in a VPC, which is locked, an instance is to be: in the first of the subnets with a free address."""
-
-    vpc: Vpc
-    subnets: list[Subnet]
-    groups: list[str]
-
-
 async def only_host(tx: Tx, request: pb.CreateInstanceRequest, tenant_id: UUID) -> str | None:
     """The host that the asked VPC or volumes are confined to, if they are."""
-    vpc_id, host = request.vpc_id, await volumes.host_of(tx, request.volumes, tenant_id)
-    if request.subnet_id:
-        vpc_id = str((await db.get(tx, Subnet, request.subnet_id, tenant_id)).vpc_id)
-    confined = (await networks.locate_vpc(tx, vpc_id, tenant_id)).host if vpc_id else None
-    if confined and host and confined != host:
-        raise invalid("volumes", f"the volumes are on host {host}, and the VPC is on {confined}")
-    return confined or host
-
-
-async def network(tx: Tx, tenant_id: UUID, request: pb.CreateInstanceRequest) -> Network | None:
-    """The place in a VPC that is asked for, if one is."""
-    if not request.vpc_id and not request.subnet_id:
-        if request.security_groups:
-            raise invalid("security_groups", "security groups are for instances in a VPC: give vpc_id or subnet_id")
-        return None
-    if request.subnet_id:
-        vpc, subnet = await networks.locate_part(tx, Subnet, request.subnet_id, tenant_id)
-        if request.vpc_id and UUID(request.vpc_id) != vpc.id:
-            raise invalid("subnet_id", f"subnet {subnet.name} is not in VPC {request.vpc_id}")
-        subnets = [subnet]
-    else:
-        vpc = await networks.locate_vpc(tx, request.vpc_id, tenant_id, lock=True)
-        subnets = await db.rows(tx, Subnet, _SUBNETS, vpc_id=vpc.id)
-        if not subnets:
-            raise invalid("vpc_id", f"VPC {vpc.name} has no subnet; make one with POST /vpcs/{vpc.id}/subnets")
-    return Network(vpc, subnets, await networks.groups_of(tx, vpc.id, request.security_groups))
-
-
-async def address(tx: Tx, net: Network, instance_id: UUID) -> dict[str, Any]:
-    """An instance's columns about its network, with an address taken."""
-    for number, subnet in enumerate(net.subnets, 1):
-        try:
-            private_ip = await networks.take_address(tx, subnet, instance_id=instance_id)
-        except ApiError:
-            if number == len(net.subnets):
-                raise
-            continue
-        break
-    return {
-        "vpc_id": net.vpc.id, "subnet_id": subnet.id, "private_ip": private_ip, "security_groups": net.groups
-    }  # fmt: skip
-
-
-async def find_place(tx: Tx, vcpus: int, memory_mb: int, only: str | None = None) -> Place:
-    """The host with the most room for an instance of this size. `only`: no other will do."""
-    alive = [host for host in await db.records(tx, _by_room) if only in (None, host["name"])]
-    if not alive:
-        raise ApiError("UNAVAILABLE", "no host that runs instances answers; see `thecloud doctor` there")
-    for host in alive:
-        if host["vcpus"] >= vcpus and host["memory_mb"] >= memory_mb:
-            return Place(host["name"], vcpus, memory_mb)
-    most = max((host["vcpus"], host["memory_mb"]) for host in alive)
-    raise invalid("instance_type", f"no host has {vcpus} vCPUs and {memory_mb} MiB; the largest has {most[0]} and "
-                                   f"{most[1]}; choose a smaller type")  # fmt: skip
+    of_vpc = await networks.host_of(tx, tenant_id, request.vpc_id, request.subnet_id)
+    of_volumes = await volumes.host_of(tx, request.volumes, tenant_id)
+    if of_vpc and of_volumes and of_vpc != of_volumes:
+        raise invalid("volumes", f"the volumes are on host {of_volumes}, and the VPC is on {of_vpc}")
+    return of_vpc or of_volumes
 
 
 async def check(compute: ComputeDriver, spec: InstanceSpec) -> None:
@@ -398,15 +317,15 @@ async def check(compute: ComputeDriver, spec: InstanceSpec) -> None:
 
 
 async def launch(
-    tx: Tx, place: Place, *, tenant_id: UUID, user_id: UUID, name: str, image: str, instance_type: str,
+    tx: Tx, place: hosts.Place, *, tenant_id: UUID, user_id: UUID, name: str, image: str, instance_type: str,
     bindings: list[PortBinding], env: list[str], cmd: list[str], labels: dict[str, str], metadata: dict[str, str],
-    net: Network | None = None, attached: volumes.Wanted = (),
+    room: Room | None = None, attached: volumes.Wanted = (),
 ) -> Instance:  # fmt: skip
     """Ask for an instance. Autoscaling groups and clusters call this too."""
     id = uuid4()
     reserved = await ports.reserve(tx, place.host, id, bindings)
     await volumes.attach(tx, attached, tenant_id, id)
-    columns = await address(tx, net, id) if net else {"security_groups": []}
+    columns = await networks.move_in(tx, room, id) if room else {"security_groups": []}
     return await create(
         tx, Instance, id=id, desired="RUNNING", status="STARTING", tenant_id=tenant_id, user_id=user_id,
         host=place.host, name=name, image=image, instance_type=instance_type, vcpus=place.vcpus,

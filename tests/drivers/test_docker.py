@@ -16,7 +16,9 @@ from aiodocker import Docker, DockerError
 from aiohttp import web
 
 from drivers.contracts import InstanceSpec, PortBinding, Refused, hostname
-from drivers.docker import DockerCompute, name, reference
+from drivers.docker import DockerCompute
+from drivers.docker_container import name
+from drivers.docker_images import reference
 from server import images
 from tests.drivers.contract import ComputeContract, free_port, read_until, settled, shell, until
 from tests.engines import require
