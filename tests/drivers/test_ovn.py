@@ -17,11 +17,11 @@ from drivers.ovn import OvnNetwork
 from drivers.ovn_database import TABLES
 from drivers.ovn_plug import guard, sum_itself
 from tests.drivers.network_contract import NetworkContract
+from tests.drivers.network_kills import peered as all_there_is
 from tests.drivers.ovn_elsewhere import Elsewhere
 from tests.drivers.ovn_machines import Chassis, Machines, machines, run, wait
 from tests.drivers.packets import Box, arp_reply
 from tests.drivers.test_linux import of_the_host
-from tests.drivers.test_linux_killed import peered as all_there_is
 from tests.drivers.wires import ANYWHERE, Wires, allow, ip, with_groups, with_route
 from tests.engines import require
 
