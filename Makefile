@@ -58,10 +58,11 @@ images-for-tests: engines
 OVN := openvswitch-switch ovn-central ovn-host
 .PHONY: engines-for-tests
 engines-for-tests: engines
-	@dpkg -s $(OVN) >/dev/null 2>&1 || [ -z "$$CI" ] || { \
+	@PATH=$$PATH:/usr/sbin; type -P ovs-vswitchd ovn-northd ovn-controller >/dev/null || [ -z "$$CI" ] || { \
 	  echo "installing $(OVN)"; policy=/usr/sbin/policy-rc.d; \
 	  [ -e $$policy ] || { made=1; printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee $$policy >/dev/null; $(SUDO) chmod +x $$policy; }; \
-	  $(SUDO) apt-get -qq update; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get -qq install -y --no-install-recommends $(OVN) >/dev/null; status=$$?; \
+	  $(SUDO) apt-get -qq update; \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get -qq install -y --no-install-recommends $(OVN) >/dev/null; status=$$?; \
 	  [ -z "$$made" ] || $(SUDO) rm $$policy; exit $$status; }
 
 clean: ## remove the virtual environment and caches; data stay
