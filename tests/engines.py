@@ -19,7 +19,11 @@ def _nftables() -> bool:
     return os.geteuid() == 0 and all(shutil.which(program) for program in ("nft", "ip", "dnsmasq"))
 
 
-PROBES: dict[str, Callable[[], bool]] = {"docker": _docker, "nftables": _nftables}
+def _qemu_img() -> bool:
+    return shutil.which("qemu-img") is not None
+
+
+PROBES: dict[str, Callable[[], bool]] = {"docker": _docker, "nftables": _nftables, "qemu-img": _qemu_img}
 
 
 def require(name: str) -> None:

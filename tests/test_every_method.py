@@ -40,7 +40,7 @@ READS = ("List", "Get", "Watch", "Search", "Tail", "Export", "Simulate", "Explai
 
 
 def reads(method: MethodDescriptor) -> bool:
-    return method.name.startswith(READS) or streams(method)
+    return method.name.startswith(READS) or (streams(method) and not rule(method).audit)
 
 
 def valid(method: MethodDescriptor, **fixed: str) -> Message:
@@ -77,7 +77,8 @@ async def call(cloud: Cloud, method: MethodDescriptor, data: bytes, metadata: An
         return await stream.code()
     if method.server_streaming:
         return await first_status(cloud.channel.unary_stream(path)(data, metadata=metadata))
-    assert not streams(method), "teach this function to call it"
+    if method.client_streaming:
+        return await cloud.channel.stream_unary(path)(iter([data]), metadata=metadata).code()
     return await cloud.channel.unary_unary(path)(data, metadata=metadata).code()
 
 

@@ -31,7 +31,7 @@ from server.db import Provisioned, Tx
 from server.errors import ApiError, invalid, not_found, unsupported, wrong_state
 from server.networks import Subnet, Vpc
 from server.provision import ask, create, observed, pending, reconciles, reconciling
-from server.services import instance_types, logs
+from server.services import images, instance_types, logs
 from server.work import NotYet, every, follows, nudge
 
 if TYPE_CHECKING:
@@ -132,10 +132,12 @@ class InstanceService:
         async with self.app.db.reading() as tx:
             vcpus, memory_mb = await instance_types.size(tx, request.instance_type or DEFAULT_TYPE)
             host = await host_of_network(tx, request, call.tenant_id)
+            host = await host_of_image(tx, request, call.tenant_id, host)
             place = await find_place(tx, vcpus, memory_mb, host)
         if place.host == self.app.config.host:
             await check(self.app.drivers.compute, InstanceSpec(
-                id=uuid4(), tenant_id=call.tenant_id, name=request.name, image=request.image, vcpus=vcpus,
+                id=uuid4(), tenant_id=call.tenant_id, name=request.name,
+                image=images.name_in_engine(self.app.drivers.compute, request.image), vcpus=vcpus,
                 memory_mb=memory_mb, ports=tuple(each for each in bindings if each.host),
             ))  # fmt: skip
         return place
@@ -143,10 +145,11 @@ class InstanceService:
     async def CreateInstance(self, call: Call, request: pb.CreateInstanceRequest) -> pb.Instance:
         for volume in request.volumes:
             raise not_found("volume", volume.volume_id)
+        image = await images.to_start_from(call.tx, request.image, call.tenant_id)
         net = await network(call.tx, call.tenant_id, request)
         return to_message(await launch(
             call.tx, call.prepared, tenant_id=call.tenant_id, user_id=call.principal.user_id, name=request.name,
-            image=request.image, instance_type=request.instance_type or DEFAULT_TYPE,
+            image=str(image.id) if image else request.image, instance_type=request.instance_type or DEFAULT_TYPE,
             bindings=ports.parse(request.ports), env=list(request.env), cmd=list(request.cmd),
             labels=dict(request.labels), metadata=dict(request.metadata), net=net,
         ))  # fmt: skip
@@ -336,6 +339,21 @@ async def host_of_network(tx: Tx, request: pb.CreateInstanceRequest, tenant_id: 
     return (await networks.locate_vpc(tx, vpc_id, tenant_id)).host if vpc_id else None
 
 
+async def host_of_image(
+    tx: Tx, request: pb.CreateInstanceRequest, tenant_id: UUID, only: str | None
+) -> str | None:  # fmt: skip
+    """The host that has the asked image, or any host, unless only one will do already."""
+    image = await images.to_start_from(tx, request.image, tenant_id)
+    if image is None:
+        return only
+    if image.format != "container":
+        raise invalid("image", f"image {image.name} is a {image.format} disk, which the driver of this cloud does not "
+                               "start; it starts container images")  # fmt: skip
+    if only not in (None, image.host):
+        raise invalid("image", f"image {image.name} is on host {image.host}, and the VPC is on host {only}")
+    return image.host
+
+
 async def network(tx: Tx, tenant_id: UUID, request: pb.CreateInstanceRequest) -> Network | None:
     """The place in a VPC that is asked for, if one is."""
     if not request.vpc_id and not request.subnet_id:
@@ -487,9 +505,9 @@ async def spec(app: "App", row: Instance) -> InstanceSpec:
         assert subnet is not None
         attachment = Attachment(row.private_ip, subnet.gateway_ip, topology.DOMAIN)
     return InstanceSpec(
-        id=row.id, tenant_id=row.tenant_id, name=row.name, image=row.image, vcpus=row.vcpus,
-        memory_mb=row.memory_mb, power=row.desired, ports=tuple(ports.parse(row.ports)),  # type: ignore[arg-type]
-        env=tuple(row.env), cmd=tuple(row.cmd), attachment=attachment,
+        id=row.id, tenant_id=row.tenant_id, name=row.name, vcpus=row.vcpus, memory_mb=row.memory_mb,
+        image=images.name_in_engine(app.drivers.compute, row.image), power=row.desired,  # type: ignore[arg-type]
+        ports=tuple(ports.parse(row.ports)), env=tuple(row.env), cmd=tuple(row.cmd), attachment=attachment,
     )  # fmt: skip
 
 
