@@ -41,7 +41,7 @@ def layer(*files: tuple[str, bytes]) -> bytes:
     with tarfile.open(fileobj=written, mode="w") as tar:
         for name, content in files:
             entry = tarfile.TarInfo(name)
-            entry.size = len(content)
+            entry.size, entry.mode = len(content), 0o755
             tar.addfile(entry, io.BytesIO(content))
     return written.getvalue()
 
