@@ -7,6 +7,7 @@
 A crash leaves at most a file that no row knows, which a sweep removes. All functions but those of `Part` are quick.
 """
 
+import asyncio
 import errno
 import fcntl
 import hashlib
@@ -14,8 +15,9 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 from uuid import UUID, uuid4
 
 from server.config import Config
@@ -24,6 +26,7 @@ from server.errors import ApiError
 PARTS_KEPT = 24 * 3600.0  # seconds after its last byte that a part may be gone on with
 WHOLE_KEPT = 600.0  # seconds that a whole file may wait for its transaction
 PIECE = 2**20
+T = TypeVar("T")
 NAME = re.compile(r"([0-9a-f-]{36})(\.part|\.[0-9a-f]{32}\.whole)?")
 
 
@@ -71,8 +74,23 @@ def check_room(config: Config) -> None:
         raise NoRoom
 
 
+async def blocking(function: Callable[..., T], *arguments: object) -> T:
+    """Call it in a thread, and do not go on before it has ended: no thread writes to a file that was closed."""
+    running = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        if not running.exception() and isinstance(opened := running.result(), Part):
+            opened.close()
+        raise
+
+
 class Part:
-    """The part of a file that is there, to be added to by one at a time. Its methods block; close it in the end."""
+    """The part of a file that is there, to be added to by one at a time. Close it in the end.
+
+    Its methods block; call `open`, `append` and `sync` through `blocking`.
+    """
 
     def __init__(self, file: int, path: Path) -> None:
         self._file, self.path = file, path

@@ -40,7 +40,7 @@ async def receive(
             await _append_all(app, row, part, first, more)
         if first.size_bytes and part.size < first.size_bytes:
             return Received(row.id, None)
-        whole = await image_rows.look_at(app, part, await asyncio.to_thread(part.sync))
+        whole = await image_rows.look_at(app, part, await image_files.blocking(part.sync))
     except TimeoutError:
         raise ApiError(
             "REQUEST_TIMEOUT", f"this took more than {LONGEST / 3600:g} hours; go on at {part.size}"
@@ -59,7 +59,7 @@ async def receive(
 
 async def _opened(app: "App", row: Image, offset: int) -> Part:
     try:
-        return await asyncio.to_thread(Part.open, app.config, row.id, offset)
+        return await image_files.blocking(Part.open, app.config, row.id, offset)
     except image_files.Busy:
         raise ApiError("IN_USE", f"image {row.id} is being uploaded already; wait until that has ended",
                        kind="image", id=str(row.id)) from None  # fmt: skip
@@ -82,7 +82,7 @@ async def _append_all(
             limit, look_again = await image_rows.room(app, row), part.size + LOOK_AGAIN
         _fits(part, limit, part.size + len(data))
         if data:
-            await asyncio.to_thread(part.append, data)
+            await image_files.blocking(part.append, data)
         following = await anext(more, None)
         if following is None:
             return

@@ -112,8 +112,13 @@ async def test_no_spelling_of_loopback_gets_through(server: FileServer, host: st
     assert server.requests == []
 
 
-@pytest.mark.parametrize("target", ["http://169.254.169.254/latest/meta-data/", "http://127.0.0.2:{port}/", "file:///etc/passwd",
-                                    "http://u:p@127.0.0.1:{port}/", "http://[::1]:{port}/", "http://10.0.0.1:81/"])  # fmt: skip
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://169.254.169.254/latest/meta-data/", "http://127.0.0.2:{port}/", "file:///etc/passwd",
+        "http://u:p@127.0.0.1:{port}/", "http://[::1]:{port}/", "http://10.0.0.1:81/",
+    ],
+)  # fmt: skip
 async def test_a_redirect_is_judged_like_the_url_itself(server: FileServer, target: str) -> None:
     server.locations["/disk.img"] = target.format(port=server.port)
     with pytest.raises(Forbidden):

@@ -15,7 +15,7 @@ import aiohttp
 
 from server import db, egress, image_files, image_rows
 from server.egress import Forbidden, Guard, Unreachable
-from server.image_files import PIECE, Part
+from server.image_files import PIECE, Part, blocking
 from server.image_formats import BadImage
 from server.image_rows import Image, failed
 from server.provision import pending
@@ -51,7 +51,7 @@ async def fetch(app: "App", row: Image) -> timedelta | None:
     _running[row.tenant_id] += 1
     part = None
     try:
-        part = await asyncio.to_thread(Part.open, app.config, row.id, None)
+        part = await blocking(Part.open, app.config, row.id, None)
         async with asyncio.timeout(_seconds_left(app, row)):
             await _fetch(app, row, part)
     except image_files.Busy:
@@ -91,7 +91,7 @@ async def _fetch(app: "App", row: Image, part: Part) -> None:
     """One turn: receive, and when all is there keep it."""
     if not (row.expected_bytes and part.size == row.expected_bytes):
         await _receive(app, row, part)
-    whole = await image_rows.look_at(app, part, await asyncio.to_thread(part.sync))
+    whole = await image_rows.look_at(app, part, await blocking(part.sync))
     async with app.db.transaction() as tx:
         now = await db.find(tx, Image, row.id, lock=True)
         if now is None or now.desired == "DELETED":
@@ -179,8 +179,8 @@ async def _read(
         async for data in response.content.iter_any():
             held += data
             if len(held) >= PIECE:
-                await asyncio.to_thread(part.append, bytes(held))
-                held.clear()
+                piece, held = bytes(held), bytearray()
+                await blocking(part.append, piece)
             if total is not None and part.size + len(held) > total:
                 raise Unreachable("the server sent more than it said")
             if clock() - looked > LOOK_AGAIN:
@@ -194,4 +194,4 @@ async def _read(
                 began, at_first = clock(), part.size + len(held)
     finally:
         if held:
-            await asyncio.to_thread(part.append, bytes(held))
+            await blocking(part.append, bytes(held))

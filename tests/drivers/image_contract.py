@@ -17,7 +17,7 @@ MOST = 2**30
 
 async def loaded(driver: Any, id: Any, archive: ImageArchive) -> None:
     async with asyncio.timeout(60):
-        while not await driver.load_image(id, archive):
+        while not await driver.load_image(id, archive):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
