@@ -19,7 +19,7 @@ HEAD_BYTES = 16 * 1024  # the most that a part's headers may have
 MOST_PARTS = 100
 FORM = re.compile(r"\s*multipart/form-data\s*(?:;.*)?", re.ASCII | re.IGNORECASE)
 BOUNDARY = re.compile(r';\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.ASCII | re.IGNORECASE)
-NAME = re.compile(rb';\s*name=(?:"([^"]*)"|([^\s;"]+))', re.IGNORECASE)
+PARAMETER = re.compile(rb';\s*([\w*-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))')
 RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 
 
@@ -108,8 +108,9 @@ def _name(head: bytes) -> bytes | None:
     """The field's name, as the part's headers say."""
     for line in head.split(b"\r\n"):
         title, _, value = line.partition(b":")
-        if title.strip().lower() == b"content-disposition" and (found := NAME.search(value)):
-            return found[1] or found[2]
+        if title.strip().lower() == b"content-disposition":
+            said = {name.lower(): quoted or plain for name, quoted, plain in PARAMETER.findall(value)}
+            return said.get(b"name")
     return None
 
 

@@ -95,11 +95,14 @@ class Gunzipped:
 
     def _some(self, most: int) -> bytes:
         while not self._held:
-            if self._unpacker.eof:
+            ended = self._unpacker.eof
+            self._input = (self._unpacker.unused_data if ended else self._input) or self._packed.read(65536)
+            if ended and not self._input:
                 return b""
-            self._input = self._input or self._packed.read(65536)
             if not self._input:
                 raise Refused("a layer breaks off: its gzip is truncated")
+            if ended:  # another one follows, which engines unpack too
+                self._unpacker = zlib.decompressobj(wbits=31)
             try:
                 self._held = self._unpacker.decompress(self._input, 2**20)
             except zlib.error as error:
@@ -222,12 +225,15 @@ def _unpacked(file: int, layers: list[Entry], most: int) -> int:
         magic = os.pread(file, 4, layer.offset)
         if magic == ZSTD:
             raise Refused("a layer is packed with zstd; save it with gzip or as it is")
-        for entry in entries(Gunzipped(whole, most) if magic.startswith(GZIP) else whole):
+        source = Gunzipped(whole, most) if magic.startswith(GZIP) else whole
+        for entry in entries(source):
             total, files = total + entry.size, files + 1
             if total > most:
                 raise Refused(f"the layers unpack to more than {most} bytes")
             if files > MOST_FILES:
                 raise Refused(f"the layers have more than {MOST_FILES} files")
+        while source.read(2**16):  # what follows on the end of the tar is unpacked, though not written
+            pass
     return total
 
 

@@ -53,6 +53,9 @@ async def run(*command: str, file: int, memory: int, seconds: int, as_nobody: bo
     finally:
         with suppress(ProcessLookupError):
             process.kill()
+        for stream in (process.stdout, process.stderr):
+            while await stream.read(65536):  # what was left in the pipe; an unread one would stay open
+                pass
         await process.wait()
     return Finished(code, output, errors.decode(errors="replace").strip())
 

@@ -50,8 +50,9 @@ def archive(
     *layers: bytes, tags: tuple[str, ...] = ("stranger:latest",), extra: tuple[tarfile.TarInfo, ...] = (),
     manifest: Any = None, **config: Any,
 ) -> bytes:  # fmt: skip
-    """What `docker save` would write of an image with these layers."""
-    unpacked = [gzip.decompress(each) if each.startswith(b"\x1f\x8b") else each for each in layers]
+    """What `docker save` would write of an image with these layers; those that are no gzip need a `rootfs`."""
+    honest = () if "rootfs" in config else layers
+    unpacked = [gzip.decompress(each) if each.startswith(b"\x1f\x8b") else each for each in honest]
     ids = [f"sha256:{hashlib.sha256(each).hexdigest()}" for each in unpacked]
     about = {"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/hello"]},
              "rootfs": {"type": "layers", "diff_ids": ids}} | config  # fmt: skip

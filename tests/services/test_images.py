@@ -1,11 +1,14 @@
 """Images: registered, uploaded, looked at, started from, deleted."""
 
 import asyncio
+import gzip
 import hashlib
 import json
 import os
+import tarfile
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -489,31 +492,24 @@ async def test_a_form_that_is_none_is_refused(cloud: Cloud, ada: Person, body: b
     assert said in message
 
 
-@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=", 'multipart/form-data; boundary=""',
-                                  "multipart/form-data; boundary=" + "b" * 71])  # fmt: skip
-async def test_a_form_without_a_boundary_is_refused(cloud: Cloud, ada: Person, kind: str) -> None:
-    status, message = await form(cloud, ada, FILE + b"abc\r\n--b--", kind=kind)
-    assert (status, "boundary" in message) == (400, kind.count("b") != 74), message
+@pytest.mark.parametrize("boundary", ["", "; boundary=", '; boundary=""', "; boundary=" + '"' + "b" * 71 + '"'])
+async def test_a_form_without_a_boundary_is_refused(cloud: Cloud, ada: Person, boundary: str) -> None:
+    status, message = await form(cloud, ada, FILE + b"abc\r\n--b--", kind=f"multipart/form-data{boundary}")
+    assert (status, "wants a boundary" in message) == (400, True), message
 
 
 # Looked at
 
 
+@cache
 def bomb() -> bytes:
-    """Some kilobytes that unpack to a gibibyte."""
-    import zlib
-
-    packer = zlib.compressobj(9, wbits=31)
-    packed = b"".join(packer.compress(b"\0" * 2**20) for _ in range(1024)) + packer.flush()
-    return packed
+    """Some kilobytes that unpack to 64 MiB."""
+    return gzip.compress(bytes(64 * 2**20))
 
 
 def sparse_layer() -> bytes:
     """A file of 8 EiB in 512 bytes, as extended headers can tell."""
-    record = b"GNU.sparse.realsize=9223372036854775807\n"
-    record = b"%d " % (len(record) + 3) + record
-    import tarfile
-
+    record = b"43 GNU.sparse.realsize=9223372036854775807\n"
     header = tarfile.TarInfo("x")
     header.type, header.size = b"x", len(record)
     return header.tobuf() + record.ljust(512, b"\0") + samples.layer(("big", b"x"))
@@ -590,7 +586,8 @@ def hostile(kind: str, folder: Path) -> bytes:
 
 
 HOSTILE = [
-    "backing file", "another file", "it may have", "damaged or truncated", "its tables are not in it", "says what cannot be",
+    "backing file", "another file", "it may have", "damaged or truncated", "its tables are not in it",
+    "says what cannot be",
     "ends within its header", "extensions without an end", "encrypted", "features that are not known", "has snapshots",
     "VMDK", "VHD disk", "VHDX", "VDI", "zip", "gzip", "ISO 9660", "no partition table", "whole sectors", "empty",
     "partitions or file system end",
@@ -621,9 +618,8 @@ async def is_refused(cloud: Cloud, ada: Person, id: str, reply: httpx.Response, 
 
 def archives() -> dict[str, bytes]:
     """By what is said of each."""
-    import tarfile
-
     layer = samples.layer(("hello", b"hi"))
+    packed = gzip.compress(layer)
     device = tarfile.TarInfo("0/layer.tar")
     device.type = tarfile.BLKTYPE
     hard = samples.link("0/layer.tar", "/etc/passwd")
@@ -655,12 +651,11 @@ def archives() -> dict[str, bytes]:
         "unpack to more than": samples.archive(bomb()),
         "sparse files": samples.archive(sparse_layer()),
         "zstd": samples.archive(b"\x28\xb5\x2f\xfd" + b"\0" * 512),
-        "gzip is truncated": samples.archive(layer, bomb()[:1000], rootfs={"diff_ids": ["", ""]})
-        if False
-        else samples.archive(layer).replace(layer, (b"\x1f\x8b\x08\0" + b"\0" * len(layer))[: len(layer)]),
+        "gzip is truncated": samples.archive(packed[:-20], rootfs={"diff_ids": [""]}),
+        "not the gzip that it seems": samples.archive(b"\x1f\x8b" + b"\xff" * 600, rootfs={"diff_ids": [""]}),
         "truncated": whole[: len(whole) // 2],
         "checksum is wrong": bytes(damaged),
-        "absurd size": long.tobuf() + whole,
+        "absurd size": long.tobuf(tarfile.GNU_FORMAT) + whole,
         "is truncated": samples.archive(layer[:700]),
     }
 
@@ -691,7 +686,7 @@ async def test_who_looks_at_a_disk_can_do_nothing_else(tmp_path: Path) -> None:
     path.write_bytes(b"x")
     path.chmod(0o644)
     file = os.open(path, os.O_RDONLY)
-    script = "id -u; cat /dev/fd/{0}; ls /sys/class/net /proc/self/net/dev >/dev/null; wc -l < /proc/self/net/dev; echo x > /tmp/x.{0}"
+    script = "id -u; cat /dev/fd/{0}; wc -l < /proc/self/net/dev; echo x > /tmp/x.{0}"
     try:
         ended = await sandbox.run("sh", "-c", script.format(file), file=file, memory=2**28, seconds=5, as_nobody=True)
         if os.geteuid() == 0:
