@@ -115,6 +115,7 @@ class Pipeline:
         """
         call = self._call(method, metadata, address, headers)
         began, outcome, first, caller = time.perf_counter(), "OK", method.request(), None
+        answered = False  # with the one response there is
         try:
             async with asyncio.timeout(self.app.config.deadline_seconds):
                 first = await anext(requests, first)
@@ -129,7 +130,9 @@ class Pipeline:
                 async with aclosing(watched(sent, self.app.stopping, make_sure)) as more:
                     before = await self._prepare(call, first, more)
                 async with asyncio.timeout(self.app.config.deadline_seconds):
-                    yield before or await self._perform(call, first, self._mutate)
+                    answer = before or await self._perform(call, first, self._mutate)
+                answered = True
+                yield answer
             else:
                 made = method.function(call, *arguments)
                 async with aclosing(watched(made, self.app.stopping, make_sure)) as responses:
@@ -140,7 +143,7 @@ class Pipeline:
             outcome = error.reason
             raise error from None
         except (asyncio.CancelledError, GeneratorExit):
-            outcome = "CANCELLED"
+            outcome = "OK" if answered else "CANCELLED"
             raise
         finally:
             if caller:
