@@ -78,7 +78,7 @@ async def app(url: str, folder: Path) -> AsyncIterator[server_app.App]:
     this_cloud = await process.read_cloud(url)
     drivers = load.load(
         compute=config.compute, network=config.network, cloud_id=str(this_cloud.id), publish=config.publish,
-        external=config.external_network, outbox=folder, smtp_url="", mail_from=config.mail_from,
+        external=config.external_network, data=folder, smtp_url="", mail_from=config.mail_from,
     )  # fmt: skip
     async with server_app.opened(config, url, drivers, this_cloud) as opened:
         yield opened

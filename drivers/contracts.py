@@ -59,9 +59,17 @@ class Attachment:
     domain: str  # under which it finds the VPC's instances
 
 
+@dataclass(frozen=True)
+class Mount:
+    """A folder of the host, and where a container finds it."""
+
+    folder: str
+    path: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class InstanceSpec:
-    """One instance as it should be. `ports`, `env`, `cmd` and `attachment` never change in an instance's life.
+    """One instance as it should be. Only its size, `power` and `name` change in an instance's life.
 
     With an `attachment` the driver gives the instance no network and no ports: where it runs is seen as `netns`, and
     a network driver does both.
@@ -78,6 +86,7 @@ class InstanceSpec:
     env: tuple[str, ...] = ()  # "KEY=VALUE"
     cmd: tuple[str, ...] = ()  # empty: the image's own
     attachment: Attachment | None = None
+    mounts: tuple[Mount, ...] = ()
 
 
 def hostname(name: str) -> str:

@@ -299,6 +299,7 @@ class DockerCompute:
                 "RestartPolicy": {"Name": "no"},
                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}},
                 "PortBindings": bindings,
+                "Mounts": [{"Type": "bind", "Source": each.folder, "Target": each.path} for each in spec.mounts],
             }
             | attached(spec),
         }

@@ -59,7 +59,7 @@ class LinuxNetwork:
         await asyncio.to_thread(self._delete, vpc_id)
 
     async def list(self) -> set[UUID]:
-        there = await asyncio.to_thread(kernel.namespaces)
+        there = {*await asyncio.to_thread(kernel.namespaces), *await asyncio.to_thread(names.served)}
         return {UUID(name.removeprefix(self._prefix)) for name in there if name.startswith(self._prefix)}
 
     def _name(self, vpc_id: UUID) -> str:
@@ -85,6 +85,8 @@ class LinuxNetwork:
     def _program(self, topology: Topology) -> set[UUID]:
         """Make it so. Returns the VPCs that wait for a peering which is there now."""
         name = self._name(topology.vpc_id)
+        if not kernel.is_namespace(kernel.file_of(name)):
+            names.stop(name)  # it would keep alive one that somebody removed, with its ends of our links
         kernel.make_namespace(name)
         publisher = outer.publisher(topology, name, self._publish_address)
         record = self._records.read(name)

@@ -67,6 +67,11 @@ def stop(name: str) -> None:
         shutil.rmtree(folder)
 
 
+def served() -> list[str]:
+    """The namespaces, of any cloud, that there is something of here. One of them may be gone itself."""
+    return os.listdir(FOLDER) if FOLDER.exists() else []
+
+
 def serving(name: str, topology: Topology) -> bool:
     """Whether the names are answered as the topology says."""
     wanted = hosts(topology)

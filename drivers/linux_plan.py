@@ -30,6 +30,8 @@ class External:
     def of(cls, cidr: str) -> "External":
         """The network with this range: clouds of one host that name the same share it. Raises ValueError."""
         network = IPv4Network(cidr)
+        if network.prefixlen > 29:
+            raise ValueError(f"{cidr} has too few addresses; it is /29 at most")
         if cidr == cls.cidr:
             return cls()
         return cls(f"ext-{hashlib.sha256(cidr.encode()).hexdigest()[:8]}", cidr, str(network.network_address + 1))

@@ -9,6 +9,7 @@ from typing import Any
 from drivers.contracts import ComputeDriver, Mailer
 from drivers.linux_plan import External
 from drivers.network import NetworkDriver
+from drivers.volumes import VolumeDriver
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Drivers:
     compute: ComputeDriver
     compute_name: str
     network: NetworkDriver
+    volumes: VolumeDriver
     mail: Mailer
     closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
@@ -27,18 +29,20 @@ class Drivers:
 
 
 def load(
-    *, compute: str, network: str, cloud_id: str, publish: str, external: str, outbox: Path, smtp_url: str,
+    *, compute: str, network: str, cloud_id: str, publish: str, external: str, data: Path, smtp_url: str,
     mail_from: str,
 ) -> Drivers:  # fmt: skip
     """The drivers by name. Raises LookupError for one that there is not, ValueError for a range that is none."""
+    from drivers.directory import DirectoryVolumes
     from drivers.mail import Outbox, Smtp
 
     computing = find("compute", compute, {"docker": "DockerCompute"})(cloud_id, publish_address=publish)
     networking = find("network", network, {"linux": "LinuxNetwork"})(
         cloud_id, External.of(external), publish_address=publish
     )
-    mail: Mailer = Smtp(smtp_url, mail_from) if smtp_url else Outbox(outbox, mail_from)
-    return Drivers(computing, compute, networking, mail, [computing.close])
+    volumes = DirectoryVolumes(data / "volumes")
+    mail: Mailer = Smtp(smtp_url, mail_from) if smtp_url else Outbox(data / "outbox", mail_from)
+    return Drivers(computing, compute, networking, volumes, mail, [computing.close])
 
 
 def find(kind: str, name: str, known: dict[str, str]) -> Any:

@@ -1,7 +1,8 @@
 """What a VPC is made of: rows, and what the services of its parts share.
 
 Whoever changes a part holds the lock of its VPC's row and ends with `changed`, which has the VPC
-programmed anew. Of several VPCs the lowest id is locked first, and a VPC before its parts.
+programmed anew. Of several VPCs the lowest id is locked first, and a VPC before its parts; so it is with
+their work: a VPC is woken before its instances.
 """
 
 from collections.abc import Sequence
@@ -246,11 +247,17 @@ async def groups_of(tx: Tx, vpc_id: UUID, references: Sequence[str]) -> list[str
     if not references:
         return []
     found = await db.records(tx, _GROUPS, vpc_id=vpc_id)
-    ids = {each["name"]: str(each["id"]) for each in found} | {str(each["id"]): str(each["id"]) for each in found}
+    names, ids = {each["name"]: str(each["id"]) for each in found}, {str(each["id"]) for each in found}
+    chosen: dict[str, None] = {}
     for reference in references:
-        if reference.lower() not in ids and reference not in ids:
+        try:
+            id = str(UUID(reference))
+        except ValueError:
+            id = names.get(reference, "")
+        if id not in ids:
             raise not_found("security_group", reference)
-    return list(dict.fromkeys(ids.get(each) or ids[each.lower()] for each in references))
+        chosen[id] = None
+    return list(chosen)
 
 
 async def release_elastic_ip(tx: Tx, instance_id: UUID) -> None:

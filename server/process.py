@@ -43,7 +43,7 @@ async def main(
         try:
             drivers = load.load(
                 compute=config.compute, network=config.network, cloud_id=str(this_cloud.id), publish=config.publish,
-                external=config.external_network, outbox=config.data / "outbox", smtp_url=config.smtp_url,
+                external=config.external_network, data=config.data, smtp_url=config.smtp_url,
                 mail_from=config.mail_from,
             )  # fmt: skip
         except LookupError as error:

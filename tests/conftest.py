@@ -36,6 +36,7 @@ from server.pipeline import Pipeline
 from server.services.tenants import Tenant
 from tests.drivers.fake import FakeCompute
 from tests.drivers.fake_network import FakeNetwork
+from tests.drivers.fake_volumes import FakeVolumes
 
 KEPT = ("alembic_version", "cloud", "instance_types", "prices")
 settings.register_profile("default", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
@@ -139,6 +140,7 @@ class Cloud:
     channel: grpc.aio.Channel
     compute: FakeCompute
     network: FakeNetwork
+    volumes: FakeVolumes
     stack: AsyncExitStack
     anonymous: httpx.AsyncClient = field(init=False)
 
@@ -191,7 +193,8 @@ async def running_cloud(url: str, data: Path, config: Config | None = None) -> A
             this_cloud = await server.cloud.read(tx)
         compute = FakeCompute()
         network = FakeNetwork()
-        drivers = Drivers(compute, "docker", network, Outbox(data / "outbox", config.mail_from))
+        volumes = FakeVolumes()
+        drivers = Drivers(compute, "docker", network, volumes, Outbox(data / "outbox", config.mail_from))
         keys = Keys(database)
         app = server_app.App(config, database, drivers, keys, this_cloud, "http://cloud")
         group = await stack.enter_async_context(asyncio.TaskGroup())
@@ -205,7 +208,7 @@ async def running_cloud(url: str, data: Path, config: Config | None = None) -> A
         stack.push_async_callback(grpc_server.stop, 0)
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
         asgi = rest.create(pipeline, server_app.services(), rest.Settings(metrics=metrics.exposition))
-        cloud = Cloud(app, pipeline, asgi, channel, compute, network, stack)
+        cloud = Cloud(app, pipeline, asgi, channel, compute, network, volumes, stack)
         cloud.anonymous = await cloud.client()
         yield cloud
 

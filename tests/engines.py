@@ -23,7 +23,17 @@ def _qemu_img() -> bool:
     return shutil.which("qemu-img") is not None
 
 
-PROBES: dict[str, Callable[[], bool]] = {"docker": _docker, "nftables": _nftables, "qemu-img": _qemu_img}
+def _loop_devices() -> bool:
+    """As root only: nobody else mounts."""
+    return os.geteuid() == 0 and os.path.exists("/dev/loop-control") and shutil.which("mkfs.ext4") is not None
+
+
+PROBES: dict[str, Callable[[], bool]] = {
+    "docker": _docker,
+    "nftables": _nftables,
+    "qemu-img": _qemu_img,
+    "loop devices": _loop_devices,
+}
 
 
 def require(name: str) -> None:

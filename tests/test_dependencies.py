@@ -13,7 +13,7 @@ LAYERS = {  # what each module may import of the server, besides what comes befo
     "metrics": (),
     "work": ("db", "metrics"),
     "changes": ("db",),
-    "provision": ("changes", "db", "work"),
+    "provision": ("changes", "db", "enums", "work"),
 }
 
 

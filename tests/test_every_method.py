@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
+from buf.validate import validate_pb2
 from google.api import annotations_pb2
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
@@ -17,6 +18,7 @@ from rest_shim.schemas import comment
 from server.access import allows
 from server.registry import services
 from tests.conftest import Cloud, Person
+from tests.networks import world
 
 RULE: Any = options_pb2.rule
 METHODS: list[MethodDescriptor] = [method for service in services() for method in service.methods]
@@ -36,7 +38,7 @@ def streams(method: MethodDescriptor) -> bool:
 
 
 POLICY = {"name": "p", "statements": [{"effect": "Allow", "action": ["instance:read"], "resource": ["*"]}]}
-READS = ("List", "Get", "Watch", "Search", "Tail", "Export", "Simulate", "Explain", "Replay")
+READS = ("List", "Get", "Watch", "Search", "Tail", "Export", "Simulate", "Explain", "Replay", "Check")
 
 
 def reads(method: MethodDescriptor) -> bool:
@@ -50,6 +52,9 @@ def valid(method: MethodDescriptor, **fixed: str) -> Message:
         "email": "somebody@example.com", "password": "password", "new_password": "password", "token": "token",
         "role": 3, "tags": {"a": "b"}, "user_id": str(uuid4()), "policy_id": str(uuid4()), "action": "instance:read",
         "request_id": "some-request", "days": 1, "resource_id": str(uuid4()), "amount": 10.0,
+        "destination_cidr": "0.0.0.0/0", "target_type": 2, "target_id": str(uuid4()), "direction": 1, "port_min": 80,
+        "port_max": 80, "port": 80, "cidr": "10.0.0.0/8", "eip_id": str(uuid4()), "destination_address": "10.0.0.1",
+        "size_gb": 1, "url": "http://example.com/disk.img",
     }  # fmt: skip
     request: Any = GetMessageClass(method.input_type)()
     if "statements" in method.input_type.fields_by_name:
@@ -58,6 +63,10 @@ def valid(method: MethodDescriptor, **fixed: str) -> Message:
         getattr(request, "from").GetCurrentTime()
     for field in method.input_type.fields:
         value = fixed.get(field.name) or samples.get(field.name)
+        if field.name == "protocol":
+            value = 1 if field.enum_type else "tcp"
+        if value is None and required(field):
+            value = "10.0.0.0/16" if field.name == "cidr_block" else str(uuid4())
         if value is None or (field.name == "user_id" and request.DESCRIPTOR.fields_by_name.get("email")):
             continue
         if field.enum_type and isinstance(value, str):
@@ -67,6 +76,19 @@ def valid(method: MethodDescriptor, **fixed: str) -> Message:
         else:
             setattr(request, field.name, value)
     return request  # type: ignore[no-any-return]
+
+
+def required(field: FieldDescriptor) -> bool:
+    """Whether it is a text that must not be left out."""
+    rules: Any = field.GetOptions().Extensions[validate_pb2.field]
+    return not rules.ignore and (rules.string.min_len > 0 or rules.string.uuid)
+
+
+async def storage(person: Person) -> dict[str, str]:
+    """Somebody's volume and a snapshot of it, by kind."""
+    volume = (await person.rest.post("/volumes", json={"name": "data", "size_gb": 1})).json()["id"]
+    snapshot = (await person.rest.post("/snapshots", json={"volume_id": volume})).json()["id"]
+    return {"volume": volume, "snapshot": snapshot}
 
 
 async def call(cloud: Cloud, method: MethodDescriptor, data: bytes, metadata: Any = ()) -> grpc.StatusCode:
@@ -193,16 +215,23 @@ async def test_without_the_permission_no_method_answers(cloud: Cloud, ada: Perso
 
 async def test_a_strangers_id_is_not_found(cloud: Cloud, ada: Person, bob: Person) -> None:
     """As if it never was: the same for an id of another tenant and for one of nobody's."""
-    made = await ada.running(labels={"some-key": "x"})
+    net = await world(ada)
+    made = await ada.instance(net.instance)
     [key] = (await ada.rest.get("/auth/keys")).json()
     policy = (await ada.rest.post("/iam/policies", json=POLICY)).json()
-    foreign = {"instance": made["id"], "api_key": key["id"], "tenant": str(ada.tenant_id), "policy": policy["id"],
-               "tenant_member": str(ada.tenant_id)}  # fmt: skip
+    foreign = vars(net) | await storage(ada)
+    foreign["image"] = (await ada.rest.post("/images", json={"name": "an-image"})).json()["id"]
+    foreign |= {"route": net.route_table, "api_key": key["id"], "policy": policy["id"]}
+    foreign |= {"tenant": str(ada.tenant_id), "tenant_member": str(ada.tenant_id)}
+    await cloud.settle()
+    applied = dict(cloud.network.applied)
     for method in NAMED:
         kind = rule(method).target.partition("/")[0]
         for id in (foreign[kind], str(uuid4())):
-            data = valid(method, id=id).SerializeToString()
+            data = valid(method, id=id, route_id=net.route).SerializeToString()
             assert await call(cloud, method, data, bob.metadata) == grpc.StatusCode.NOT_FOUND, method.name
+    await cloud.settle()
+    assert cloud.network.applied == applied
     assert await ada.instance(made["id"]) == made
     assert (await ada.rest.get("/auth/me")).status_code == 200
 
@@ -218,13 +247,17 @@ async def test_bytes_that_are_no_message_are_an_invalid_argument(cloud: Cloud, a
 
 
 async def test_what_only_reads_writes_nothing(cloud: Cloud, ada: Person) -> None:
-    made = await ada.running()
+    net = await world(ada)
     policy = (await ada.rest.post("/iam/policies", json=POLICY)).json()
     viewer = await cloud.person("eve", tenant_id=ada.tenant_id, role="viewer")
     await viewer.rest.post("/instances", json={"name": "a", "image": "nginx"}, headers={"x-request-id": "denied"})
-    ids = {"policy": policy["id"], "tenant_member": str(ada.tenant_id)}
+    image = (await ada.rest.post("/images", json={"name": "an-image"})).json()["id"]
+    ids = vars(net) | await storage(ada) | {"image": image} | {"route": net.route_table, "policy": policy["id"]}
+    ids["tenant_member"] = str(ada.tenant_id)
     await ada.rest.put("/billing/budget", json={"amount": 10})
-    tables = ("instances", "changes", "audit_log", "work", "users", "tenants", "members", "idempotency_keys", "budgets")
+    tables = ("instances", "changes", "audit_log", "work", "users", "tenants", "members", "idempotency_keys",
+              "budgets", "vpcs", "subnets", "route_tables", "routes", "security_rules", "elastic_ips",
+              "subnet_addresses", "volumes", "snapshots", "images")  # fmt: skip
 
     async def counts() -> list[int]:
         return [await cloud.value(f"select count(*) from {table}") for table in tables]
@@ -232,8 +265,10 @@ async def test_what_only_reads_writes_nothing(cloud: Cloud, ada: Person) -> None
     before = await counts()
     for method in METHODS:
         if reads(method) and not streams(method) and not rule(method).audit:
-            id = ids.get(rule(method).target.partition("/")[0], made["id"])
-            fixed = {"user_id": str(ada.user_id), "request_id": "denied", "policy_id": policy["id"]}
+            id = ids.get(rule(method).target.partition("/")[0], net.instance)
+            fixed = {"user_id": str(ada.user_id), "request_id": "denied", "policy_id": policy["id"],
+                     "vpc_id": net.vpc, "route_id": net.route, "rule_id": net.security_rule,
+                     "source_instance_id": net.instance}  # fmt: skip
             data = valid(method, id=id, **fixed).SerializeToString()
             status = await call(cloud, method, data, ada.metadata)
             assert status == grpc.StatusCode.OK, method.name

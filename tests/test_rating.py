@@ -138,7 +138,7 @@ async def test_the_bill_is_what_its_seconds_cost(
     assert summed(whole) == counted(events, book, START, END)
     assert summed([*before, *after]) == summed(whole)
     assert summed(so_far) == counted(events, book, START, now.replace(microsecond=0))
-    assert totals == {"database": 0} | {name: rating.cents(each) for name, each in summed(whole).items()}
+    assert totals == dict.fromkeys(totals, 0) | {name: rating.cents(each) for name, each in summed(whole).items()}
     assert len({each.id for each in whole}) == len(whole)
     assert {each.id for each in [*before, *after]} == {each.id for each in whole}
     assert whole == sorted(whole, key=lambda each: (each.started_at, each.usage_id), reverse=True)

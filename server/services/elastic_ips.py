@@ -147,5 +147,6 @@ async def take(tx: Tx, pool: IPv4Network, id: UUID) -> str:
         await db.execute(tx, _GROW, **ends)
         address = await db.value(tx, _TAKE, its_id=id, **ends)
     if address is None:
-        raise ApiError("UNAVAILABLE", f"all elastic ips of {pool} are taken; ask the operator for a larger pool")
+        raise ApiError("IN_USE", f"all elastic ips of {pool} are taken; ask the operator for a larger pool",
+                       kind="elastic_ip", id=str(pool))  # fmt: skip
     return str(IPv4Address(address))

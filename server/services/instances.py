@@ -31,7 +31,7 @@ from server.db import Provisioned, Tx
 from server.errors import ApiError, invalid, not_found, unsupported, wrong_state
 from server.networks import Subnet, Vpc
 from server.provision import ask, create, observed, pending, reconciles, reconciling
-from server.services import images, instance_types, logs
+from server.services import images, instance_types, logs, volumes
 from server.work import NotYet, every, follows, nudge
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ _listed = sa.and_(
     I.labels.contains(sa.bindparam("pairs", type_=postgresql.JSONB)),
     I.labels.has_all(sa.bindparam("keys", type_=postgresql.ARRAY(sa.Text))),
 )
-_of_host = sa.select(Instance.TABLE).where(I.host == sa.bindparam("host"))
+_of_host = sa.select(Instance.TABLE).where(I.host == sa.bindparam("host")).order_by(I.id)
 _existing = sa.select(I.id).where(I.id == sa.any_(sa.bindparam("ids", type_=postgresql.ARRAY(postgresql.UUID))))
 _room = sa.select(hosts.HOSTS).where(hosts.HOSTS.c.name == sa.bindparam("host"))
 _promised = (
@@ -131,8 +131,7 @@ class InstanceService:
         bindings = ports.parse(request.ports)
         async with self.app.db.reading() as tx:
             vcpus, memory_mb = await instance_types.size(tx, request.instance_type or DEFAULT_TYPE)
-            host = await host_of_network(tx, request, call.tenant_id)
-            host = await host_of_image(tx, request, call.tenant_id, host)
+            host = await host_of_image(tx, request, call.tenant_id, await only_host(tx, request, call.tenant_id))
             place = await find_place(tx, vcpus, memory_mb, host)
         if place.host == self.app.config.host:
             await check(self.app.drivers.compute, InstanceSpec(
@@ -143,8 +142,6 @@ class InstanceService:
         return place
 
     async def CreateInstance(self, call: Call, request: pb.CreateInstanceRequest) -> pb.Instance:
-        for volume in request.volumes:
-            raise not_found("volume", volume.volume_id)
         image = await images.to_start_from(call.tx, request.image, call.tenant_id)
         net = await network(call.tx, call.tenant_id, request)
         return to_message(await launch(
@@ -152,6 +149,7 @@ class InstanceService:
             image=str(image.id) if image else request.image, instance_type=request.instance_type or DEFAULT_TYPE,
             bindings=ports.parse(request.ports), env=list(request.env), cmd=list(request.cmd),
             labels=dict(request.labels), metadata=dict(request.metadata), net=net,
+            attached=request.volumes,
         ))  # fmt: skip
 
     async def UpdateInstance(self, call: Call, request: pb.UpdateInstanceRequest) -> pb.Instance:
@@ -174,8 +172,8 @@ class InstanceService:
         row = await locked(call.tx, request.id, call.tenant_id)
         if row.desired != "DELETED":
             await networks.release_elastic_ip(call.tx, row.id)
-            await ask(call.tx, row, desired="DELETED")
             await network_changed(call.tx, row)
+            await ask(call.tx, row, desired="DELETED")
         return Empty()
 
     async def ResizeInstance(self, call: Call, request: pb.ResizeInstanceRequest) -> pb.Instance:
@@ -331,12 +329,15 @@ class Network:
     groups: list[str]
 
 
-async def host_of_network(tx: Tx, request: pb.CreateInstanceRequest, tenant_id: UUID) -> str | None:
-    """The host that the asked VPC is confined to, if it is."""
-    vpc_id = request.vpc_id
+async def only_host(tx: Tx, request: pb.CreateInstanceRequest, tenant_id: UUID) -> str | None:
+    """The host that the asked VPC or volumes are confined to, if they are."""
+    vpc_id, host = request.vpc_id, await volumes.host_of(tx, request.volumes, tenant_id)
     if request.subnet_id:
         vpc_id = str((await db.get(tx, Subnet, request.subnet_id, tenant_id)).vpc_id)
-    return (await networks.locate_vpc(tx, vpc_id, tenant_id)).host if vpc_id else None
+    confined = (await networks.locate_vpc(tx, vpc_id, tenant_id)).host if vpc_id else None
+    if confined and host and confined != host:
+        raise invalid("volumes", f"the volumes are on host {host}, and the VPC is on {confined}")
+    return confined or host
 
 
 async def host_of_image(
@@ -350,7 +351,7 @@ async def host_of_image(
         raise invalid("image", f"image {image.name} is a {image.format} disk, which the driver of this cloud does not "
                                "start; it starts container images")  # fmt: skip
     if only not in (None, image.host):
-        raise invalid("image", f"image {image.name} is on host {image.host}, and the VPC is on host {only}")
+        raise invalid("image", f"image {image.name} is on host {image.host}, and the VPC or a volume on {only}")
     return image.host
 
 
@@ -414,11 +415,12 @@ async def check(compute: ComputeDriver, spec: InstanceSpec) -> None:
 async def launch(
     tx: Tx, place: Place, *, tenant_id: UUID, user_id: UUID, name: str, image: str, instance_type: str,
     bindings: list[PortBinding], env: list[str], cmd: list[str], labels: dict[str, str], metadata: dict[str, str],
-    net: Network | None = None,
+    net: Network | None = None, attached: volumes.Wanted = (),
 ) -> Instance:  # fmt: skip
     """Ask for an instance. Autoscaling groups and clusters call this too."""
     id = uuid4()
     reserved = await ports.reserve(tx, place.host, id, bindings)
+    await volumes.attach(tx, attached, tenant_id, id)
     columns = await address(tx, net, id) if net else {"security_groups": []}
     return await create(
         tx, Instance, id=id, desired="RUNNING", status="STARTING", tenant_id=tenant_id, user_id=user_id,
@@ -461,6 +463,7 @@ async def reconcile(app: "App", row: Instance) -> timedelta | None:
     if row.desired == "DELETED":
         await logs.drain(app, row)
         await compute.delete(row.id)
+        await volumes.release(app, row.id)
         async with app.db.transaction() as tx:
             await network_changed(tx, row)
             await changes.delete(tx, row)
@@ -508,6 +511,7 @@ async def spec(app: "App", row: Instance) -> InstanceSpec:
         id=row.id, tenant_id=row.tenant_id, name=row.name, vcpus=row.vcpus, memory_mb=row.memory_mb,
         image=images.name_in_engine(app.drivers.compute, row.image), power=row.desired,  # type: ignore[arg-type]
         ports=tuple(ports.parse(row.ports)), env=tuple(row.env), cmd=tuple(row.cmd), attachment=attachment,
+        mounts=await volumes.mounts(app, row.id),
     )  # fmt: skip
 
 

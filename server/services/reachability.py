@@ -11,7 +11,7 @@ from drivers.network import Port, Topology
 from server import db, topology
 from server.call import Call
 from server.errors import invalid
-from server.networks import VpcPeering
+from server.networks import ElasticIp, VpcPeering
 from server.reachability import Obstacle, obstacle
 from server.services.instances import Instance
 
@@ -23,6 +23,9 @@ _vpc = sa.bindparam("vpc_id", type_=postgresql.UUID)
 _PEERS = sa.select(sa.case((_P.requester_vpc_id == _vpc, _P.accepter_vpc_id), else_=_P.requester_vpc_id)).where(
     sa.or_(_P.requester_vpc_id == _vpc, _P.accepter_vpc_id == _vpc), _P.status == "active"
 )
+_E = ElasticIp.TABLE.c
+_OWNER = sa.select(_E.vpc_id).where(_E.public_ip == sa.bindparam("address"), _E.vpc_id.is_not(None),
+                                    _E.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID))  # fmt: skip
 Topologies = dict[UUID, Topology]
 
 
@@ -43,6 +46,9 @@ class ReachabilityService:
             vpc_ids = [vpc_id, *(each[0] for each in await db.records(tx, _PEERS, vpc_id=vpc_id))]
             if request.destination_instance_id and destination.vpc_id not in vpc_ids:
                 return answer(Obstacle("peering", None, "the instances' VPCs are not peered"), programmed=True)
+            owner = await db.value(tx, _OWNER, address=address, tenant_id=call.tenant_id)
+            if owner and owner not in vpc_ids:
+                vpc_ids.append(owner)
         wanted = await topology.wanted(self.app, *vpc_ids)
         seen = {id: there for id in vpc_ids if (there := await self.app.drivers.network.observe(id))}
         found = look(wanted, vpc_id, source.id, address, request)

@@ -123,5 +123,9 @@ async def effective(tx: Tx, subnet: Subnet, route: Route) -> Any:
 async def move(tx: Tx, vpc: Vpc, block: IPv4Network) -> Vpc:
     """Give a VPC that nothing is in another range."""
     for route in await db.rows(tx, Route, _LOCAL, vpc_id=vpc.id):
-        await changes.update(tx, route, destination_cidr=str(block))
+        try:
+            await changes.update(tx, route, destination_cidr=str(block))
+        except asyncpg.UniqueViolationError:
+            raise ApiError("ALREADY_EXISTS", f"a route table of {vpc.name} leads {block} elsewhere; remove that route "
+                           "first", kind="route", name=str(block)) from None  # fmt: skip
     return await changes.update(tx, vpc, cidr_block=str(block))

@@ -44,6 +44,9 @@ class VpcPeeringService:
         if IPv4Network(requester.cidr_block).overlaps(IPv4Network(accepter.cidr_block)):
             raise invalid("accepter_vpc_id", f"{requester.cidr_block} of {requester.name} and {accepter.cidr_block} of "
                                              f"{accepter.name} overlap; peer VPCs that share no address")  # fmt: skip
+        if requester.host != accepter.host:
+            raise invalid("accepter_vpc_id", f"{requester.name} is on host {requester.host} and {accepter.name} on "
+                                             f"{accepter.host}; networks here span no two hosts")  # fmt: skip
         try:
             return to_message(await changes.insert(
                 call.tx, VpcPeering, id=uuid4(), tenant_id=call.tenant_id, requester_vpc_id=ids[0],

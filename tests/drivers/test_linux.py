@@ -145,6 +145,31 @@ class TestLinuxNetwork(NetworkContract):
         assert linux_names._argv(pid) == []
         assert not (linux_names.FOLDER / name).exists()
 
+    async def test_names_of_a_namespace_that_somebody_removed_are_moved_or_deleted(
+        self, driver: LinuxNetwork, wires: Wires, vpc: Topology
+    ) -> None:
+        a, *others = vpc.ports
+        vpc = replace(vpc, ports=(replace(a, hostnames=("web",)), *others))
+        await driver.apply(vpc)
+        name = driver._name(vpc.vpc_id)
+        left = linux_names._pid(name)
+        ip("netns", "delete", name)
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    await driver.apply(vpc)
+                    break
+                except RuntimeError:  # the kernel takes a moment to remove a namespace, and the links in it
+                    await asyncio.sleep(0.05)
+        assert linux_names._argv(left) == []
+        assert wires.boxes[a.id].resolve(vpc.subnets[0].gateway_ip, "web") == {a.address}
+        left = linux_names._pid(name)
+        ip("netns", "delete", name)
+        assert await driver.list() == {vpc.vpc_id}
+        await driver.delete(vpc.vpc_id)
+        assert linux_names._argv(left) == []
+        assert await driver.list() == set()
+
     async def test_a_process_that_took_the_number_of_dnsmasq_is_left_alone(
         self, driver: LinuxNetwork, wires: Wires, vpc: Topology
     ) -> None:

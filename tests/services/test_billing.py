@@ -19,7 +19,7 @@ from tests.crash import MOMENTS, Moment, die, expire
 from tests.history import Event, happened
 
 MONTH = {"start": "2026-01-01T00:00:00Z", "end": "2026-02-01T00:00:00Z"}
-NONE = {"compute": 0.0, "storage": 0.0, "database": 0.0}
+NONE = {"compute": 0.0, "storage": 0.0, "database": 0.0, "network": 0.0}
 
 
 def at(text: str) -> datetime:
@@ -71,7 +71,7 @@ async def test_the_summary_has_the_documented_form(ada: Person) -> None:
         "period_end": "2026-01-31T23:59:59Z",
         "total_amount": 46.08,
         "currency": "USD",
-        "usage_by_type": {"compute": 46.08, "storage": 0.0, "database": 0.0},
+        "usage_by_type": NONE | {"compute": 46.08},
     }
 
 

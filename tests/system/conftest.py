@@ -4,7 +4,7 @@ import asyncio
 import tempfile
 import zlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from tests.engines import require
 from tests.system.process import Thecloud, unless_absent
 
 NETWORK = "thecloud"
+LAST = "32000"  # the metric of a route that is taken when there is no other
 ENVIRONMENT = {
     "THECLOUD_AUTH_RATE_LIMIT": "100000",
     "THECLOUD_LEASE_SECONDS": "2",
@@ -65,13 +66,24 @@ def network_of(cloud: Thecloud) -> LinuxNetwork:
     return LinuxNetwork(cloud.id, External.of(cloud.environment["THECLOUD_EXTERNAL_NETWORK"]))
 
 
+async def ip(*arguments: str) -> None:
+    child = await asyncio.create_subprocess_exec("ip", *arguments)
+    assert await child.wait() == 0
+
+
 @pytest.fixture
 async def network_cloud(docker: Docker) -> AsyncIterator[Thecloud]:
-    """A cloud with an external network of its own. Nothing of its networks is left afterwards."""
+    """A cloud with an external network of its own. Nothing of its networks is left afterwards.
+
+    While there is no such network, packets to it go nowhere, and not out of this machine.
+    """
     require("nftables")
-    async with folder_of_a_cloud(docker) as cloud:
+    async with folder_of_a_cloud(docker) as cloud, AsyncExitStack() as stack:
         number = zlib.crc32(str(cloud.folder).encode()) % 512
-        cloud.environment["THECLOUD_EXTERNAL_NETWORK"] = f"198.{18 + number // 256}.{number % 256}.0/24"
+        range = f"198.{18 + number // 256}.{number % 256}.0/24"
+        await ip("route", "add", "unreachable", range, "metric", LAST)
+        stack.push_async_callback(ip, "route", "delete", "unreachable", range, "metric", LAST)
+        cloud.environment["THECLOUD_EXTERNAL_NETWORK"] = range
         yield cloud
         if cloud.process and cloud.process.running:
             await cloud.process.kill()

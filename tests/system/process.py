@@ -18,6 +18,7 @@ import asyncpg
 import httpx
 from aiodocker import Docker, DockerError
 
+from drivers.directory import DirectoryVolumes
 from tests.conftest import until
 
 ROOT = Path(__file__).parents[2]
@@ -299,6 +300,9 @@ class Thecloud:
             for box in boxes:
                 with unless_absent():
                     await self.docker.containers.container(box["Id"]).delete(force=True, v=True)
+        volumes = DirectoryVolumes(self.data / "volumes")
+        for id in await volumes.list():
+            await volumes.delete(id)
         if (self.data / "name").exists():
             name = (self.data / "name").read_text()
             for folder in (Path("/var/lib/thecloud") / name, Path(tempfile.gettempdir()) / f"thecloud-{name}"):

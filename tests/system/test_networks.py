@@ -23,7 +23,7 @@ from server.db import Database
 from tests.conftest import until
 from tests.drivers.packets import Box
 from tests.system.conftest import network_of
-from tests.system.process import Person, Thecloud
+from tests.system.process import Ended, Person, Thecloud
 
 ROUNDS = 20
 SEED = int(os.environ.get("THECLOUD_TEST_SEED") or random.randrange(2**32))
@@ -112,6 +112,7 @@ async def test_instances_of_a_vpc_behind_a_group_an_elastic_ip_and_a_peering(cli
         elastic = await client.do("POST", "/elastic-ips")
         await client.do("POST", f"/elastic-ips/{elastic['id']}/associate", instance_id=a["id"])
         gateway = External.of(client.cloud.environment["THECLOUD_EXTERNAL_NETWORK"]).gateway
+        await client.programmed(vpc)
         await eventually(gateway, lambda: host.tcp(elastic["public_ip"], 80))
         await client.do("DELETE", f"/security-groups/rules/{rule}")
         await eventually(None, lambda: host.tcp(elastic["public_ip"], 80))
@@ -321,3 +322,16 @@ async def test_after_twenty_kills_what_is_programmed_is_what_is_wanted(client: C
 async def repeated(chaos: Chaos, times: int) -> None:
     for _ in range(times):
         await chaos.change()
+
+
+@pytest.mark.parametrize(
+    ("setting", "wrong"),
+    [("EXTERNAL_NETWORK", "198.18.0.1/16"), ("EXTERNAL_NETWORK", "198.18.0.0/31"), ("EXTERNAL_NETWORK", "nonsense"),
+     ("NETWORK", "nonsense")],
+)  # fmt: skip
+async def test_a_network_that_cannot_be_is_told_in_a_line(network_cloud: Thecloud, setting: str, wrong: str) -> None:
+    with pytest.raises(Ended) as ended:
+        await network_cloud.up(**{f"THECLOUD_{setting}": wrong})
+    assert ended.value.code == 2
+    assert wrong in ended.value.errors
+    assert "Traceback" not in ended.value.errors

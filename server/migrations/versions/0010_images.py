@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 
 MOMENT = postgresql.TIMESTAMP(timezone=True)
 NOW = sa.text("clock_timestamp()")

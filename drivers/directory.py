@@ -1,0 +1,170 @@
+"""Volumes as files of this host: each a raw disk image with ext4 on it, as large as the volume and sparse.
+
+A container is given the folder where the image is mounted through a loop device, so that the file
+system's size is the limit; a virtual machine the image itself. What is made is made beside its place,
+and renamed once it is whole. A volume that grows has a mark beside it until its file system has grown.
+"""
+
+import asyncio
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+from drivers.contracts import Refused
+from drivers.volumes import VolumeSeen
+
+GIB = 2**30
+OPTIONS = "loop,nodev,nosuid"
+PATIENCE = 600.0  # seconds of one command: copies take long
+NEW, GROWING = ".new", ".growing"
+
+
+class DirectoryVolumes:
+    """See VolumeDriver. Everything is below `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._volumes, self._snapshots, self._mounts = (folder / name for name in ("disks", "snapshots", "mounts"))
+
+    async def apply(self, id: UUID, size_gb: int, snapshot_id: UUID | None = None) -> VolumeSeen:
+        return await asyncio.to_thread(self._apply, id, size_gb, snapshot_id)
+
+    async def observe(self, id: UUID) -> VolumeSeen | None:
+        return await asyncio.to_thread(self._observe, id)
+
+    async def delete(self, id: UUID) -> None:
+        await asyncio.to_thread(self._delete, id)
+
+    async def list(self) -> set[UUID]:
+        return await asyncio.to_thread(ids, self._volumes)
+
+    async def mount(self, id: UUID) -> str:
+        return await asyncio.to_thread(self._mount, id)
+
+    async def unmount(self, id: UUID) -> None:
+        await asyncio.to_thread(self._unmount, id)
+
+    async def snapshot(self, id: UUID, snapshot_id: UUID) -> None:
+        await asyncio.to_thread(self._snapshot, id, snapshot_id)
+
+    async def delete_snapshot(self, snapshot_id: UUID) -> None:
+        await asyncio.to_thread(remove, self._snapshots / f"{snapshot_id}")
+
+    async def list_snapshots(self) -> set[UUID]:
+        return await asyncio.to_thread(ids, self._snapshots)
+
+    def _apply(self, id: UUID, size_gb: int, snapshot_id: UUID | None) -> VolumeSeen:
+        disk = self._volumes / f"{id}"
+        if not disk.exists():
+            self._make(disk, size_gb, snapshot_id)
+        mark = disk.with_suffix(GROWING)
+        if disk.stat().st_size < size_gb * GIB or mark.exists():
+            if self._device(id):
+                raise Refused(f"volume {id} is in use; it grows when it is not")
+            mark.touch()
+            run("truncate", "--size", f"{max(disk.stat().st_size, size_gb * GIB)}", str(disk))
+            checked = run("e2fsck", "-f", "-p", str(disk), fine=(0, 1))  # 1: something was mended
+            run("resize2fs", str(disk), said=checked)
+            mark.unlink()
+        seen = self._observe(id)
+        assert seen is not None
+        return seen
+
+    def _make(self, disk: Path, size_gb: int, snapshot_id: UUID | None) -> None:
+        disk.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        new = disk.with_suffix(NEW)
+        new.unlink(missing_ok=True)
+        if snapshot_id is None:
+            run("truncate", "--size", f"{size_gb * GIB}", str(new))
+            run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "assume_storage_prezeroed=1", str(new))
+            run("debugfs", "-w", "-R", "set_inode_field / mode 040777", str(new))  # whoever the container's user is
+        else:
+            source = self._snapshots / f"{snapshot_id}"
+            if not source.exists():
+                raise Refused(f"snapshot {snapshot_id} is not on this host")
+            copy(source, new)
+        new.rename(disk)
+
+    def _observe(self, id: UUID) -> VolumeSeen | None:
+        disk, folder = self._volumes / f"{id}", self._mounts / f"{id}"
+        try:
+            size = disk.stat().st_size
+        except FileNotFoundError:
+            return None
+        if disk.with_suffix(GROWING).exists():
+            size = 0  # nobody knows: it is finished by the next apply
+        return VolumeSeen(
+            size_gb=size // GIB, path=str(disk), folder=str(folder) if self._device(id) else None
+        )  # fmt: skip
+
+    def _delete(self, id: UUID) -> None:
+        self._unmount(id)
+        remove(self._volumes / f"{id}")
+
+    def _mount(self, id: UUID) -> str:
+        disk, folder = self._volumes / f"{id}", self._mounts / f"{id}"
+        if not disk.exists():
+            raise LookupError(f"volume {id} is not on this host")
+        if not self._device(id):
+            folder.mkdir(parents=True, exist_ok=True)
+            run("mount", "-o", OPTIONS, str(disk), str(folder))
+            with suppress(OSError):
+                (folder / "lost+found").rmdir()  # programs take an empty folder for their data, and no other
+        return str(folder)
+
+    def _unmount(self, id: UUID) -> None:
+        folder = self._mounts / f"{id}"
+        while self._device(id):
+            run("umount", str(folder))
+        if folder.exists():
+            folder.rmdir()
+
+    def _snapshot(self, id: UUID, snapshot_id: UUID) -> None:
+        kept, disk = self._snapshots / f"{snapshot_id}", self._volumes / f"{id}"
+        if kept.exists():
+            return
+        if not disk.exists() or self._device(id):
+            raise Refused(f"volume {id} is in use, or not on this host")
+        kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        new = kept.with_suffix(NEW)
+        copy(disk, new)
+        new.rename(kept)
+
+    def _device(self, id: UUID) -> str | None:
+        """The loop device that the volume is mounted from."""
+        folder = str((self._mounts / f"{id}").resolve())
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            parts = line.split()
+            if parts[4] == folder:
+                return parts[parts.index("-") + 2]
+        return None
+
+
+def ids(folder: Path) -> set[UUID]:
+    """Of the files there, whole or not, what they belong to."""
+    return {UUID(file.name[:36]) for file in folder.glob("*")} if folder.exists() else set()
+
+
+def remove(file: Path) -> None:
+    """The file goes last, so that what is left after a crash is found again."""
+    for beside in (file.with_suffix(NEW), file.with_suffix(GROWING), file):
+        beside.unlink(missing_ok=True)
+
+
+def copy(source: Path, target: Path) -> None:
+    """A copy that takes no more room than what is in it. Raises Refused where that is not there."""
+    target.unlink(missing_ok=True)
+    used, free = source.stat().st_blocks * 512, shutil.disk_usage(target.parent).free
+    if used > free:
+        raise Refused(f"this host has {free // 2**20} MiB left, and {used // 2**20} MiB are needed")
+    run("cp", "--sparse=always", "--reflink=auto", str(source), str(target))
+
+
+def run(*command: str, fine: tuple[int, ...] = (0,), said: str = "") -> str:
+    """What the command says. Raises RuntimeError with that when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    said += done.stdout + done.stderr
+    if done.returncode not in fine:
+        raise RuntimeError(f"{' '.join(command)}: {said.strip()[-500:]}")
+    return said
