@@ -26,6 +26,7 @@ from server.errors import ApiError
 PARTS_KEPT = 24 * 3600.0  # seconds after its last byte that a part may be gone on with
 WHOLE_KEPT = 600.0  # seconds that a whole file may wait for its transaction
 PIECE = 2**20
+FLUSHED = 64 * 2**20  # bytes after which the disk has them: all at the end would have the database wait for seconds
 T = TypeVar("T")
 NAME = re.compile(r"([0-9a-f-]{36})(\.part|\.[0-9a-f]{32}\.whole)?")
 
@@ -146,6 +147,8 @@ class Part:
             raise
         self._hash.update(data)
         self.size += len(data)
+        if self.size // FLUSHED > (self.size - len(data)) // FLUSHED:
+            os.fdatasync(self._file)
 
     def sync(self) -> str:
         """Have all of it on the disk; its SHA-256."""
