@@ -91,6 +91,7 @@ def disk(path: Path) -> Path:
     """A raw disk of random bytes with a boot sector."""
     with path.open("wb") as file:
         file.write(b"\0" * 510 + b"\x55\xaa")
+        file.flush()
         subprocess.run(["head", "-c", str(SIZE - 512), "/dev/urandom"], stdout=file, check=True)
     return path
 

@@ -4,6 +4,7 @@ A method with a stream of requests and one response gets them in pieces. Of a fo
 comes before it and after it is dropped. Nothing is kept but the piece in hand.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from server.errors import ApiError, invalid
 
 FIELD = "file"
 PIECE = 2**20  # bytes of one request, or a little more
+PROMPT = 2.0  # seconds after which a request has fewer
 HEAD_BYTES = 16 * 1024  # the most that a part's headers may have
 MOST_PARTS = 100
 FORM = re.compile(r"\s*multipart/form-data\s*(?:;.*)?", re.ASCII | re.IGNORECASE)
@@ -45,16 +47,17 @@ async def requests(
     data = body(receive)
     pieces = file_of_form(data, boundary) if boundary else data
     yield first
-    sent = 0
-    held = bytearray()
+    clock = asyncio.get_running_loop().time
+    sent, held, due = 0, bytearray(), clock() + PROMPT
     async for piece in pieces:
         sent += len(piece)
         if announced is not None and sent > announced:
             raise invalid("Content-Range", f"it announces {announced} bytes, and there are more")
         held += piece
-        if len(held) >= PIECE:
+        if len(held) >= PIECE or clock() >= due:
             yield type(first)(**{field: bytes(held)})
             held.clear()
+            due = clock() + PROMPT
     if announced is not None and sent < announced:
         raise invalid("Content-Range", f"it announces {announced} bytes, and there are {sent}")
     if held:

@@ -20,6 +20,7 @@ from thecloud.v1 import images_pb2_grpc
 
 from rest_shim import app as rest
 from rest_shim import uploads
+from rest_shim.channel import ChannelBackend
 from server import app as server_app
 from server import image_files
 from server.pipeline import Pipeline
@@ -316,6 +317,21 @@ async def unlocked(cloud: Cloud, id: str) -> bool:
     return True
 
 
+async def test_a_shim_on_its_own_passes_uploads_on(cloud: Cloud, ada: Person) -> None:
+    """Over a gRPC channel, with what the server and the client have to say."""
+    require("qemu-img")
+    asgi = rest.create(ChannelBackend(cloud.channel), server_app.services(), rest.Settings())
+    apart = replace_asgi(cloud, cloud.app, asgi)
+    client, data, id = await apart.client(**{"x-api-key": ada.key}), samples.raw(2), await registered(ada)
+    status, reply = await told(apart, f"/images/{id}/upload", {"x-api-key": ada.key}, [data[:1000], ConnectionError()])
+    assert (status, reply["error"]["reason"]) == (408, "REQUEST_TIMEOUT")
+    assert refusal(await client.post(f"/images/{id}/upload?offset=7", content=b"x")) == (416, "WRONG_OFFSET")
+    await until(lambda: unlocked(cloud, id))
+    reply = await client.post(f"/images/{id}/upload", files={"file": data})
+    assert (reply.status_code, reply.json()["checksum"]) == (200, hashlib.sha256(data).hexdigest())
+    assert refusal(await client.post(f"/images/{uuid4()}/upload", content=b"x")) == (404, "NOT_FOUND")
+
+
 def reconfigured(cloud: Cloud, **settings: Any) -> tuple[Cloud, Pipeline]:
     """The same cloud with other settings."""
     app = replace(cloud.app, config=replace(cloud.app.config, **settings), stopping=asyncio.Event())
@@ -324,7 +340,7 @@ def reconfigured(cloud: Cloud, **settings: Any) -> tuple[Cloud, Pipeline]:
 
 
 def replace_asgi(cloud: Cloud, app: server_app.App, asgi: Any) -> Cloud:
-    made = Cloud(app, cloud.pipeline, asgi, cloud.channel, cloud.compute, cloud.network, cloud.stack)
+    made = replace(cloud, app=app, asgi=asgi)
     made.anonymous = cloud.anonymous
     return made
 

@@ -17,7 +17,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid, primary_key=True),
         sa.Column("tenant_id", sa.Uuid, sa.ForeignKey("tenants.id"), nullable=False),
         sa.Column("user_id", sa.Uuid, sa.ForeignKey("users.id"), nullable=False),
-        sa.Column("host", sa.Text, sa.ForeignKey("hosts.name"), nullable=False),
+        sa.Column("host", sa.Text, nullable=False),
         *(sa.Column(name, sa.Text, nullable=False) for name in ("name", "description", "os", "version", "format")),
         sa.Column("is_public", sa.Boolean, nullable=False),
         *(
