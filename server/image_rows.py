@@ -13,6 +13,7 @@ from drivers.contracts import SupportsImageArchives
 from server import db, image_files, image_formats, quota
 from server.config import Config
 from server.db import Provisioned, Tx
+from server.errors import not_found
 from server.image_files import Part
 from server.image_formats import BadImage, Facts
 from server.provision import ask, observed
@@ -70,10 +71,13 @@ class Room:
 async def room(app: "App", row: Image) -> Room:
     """What an image's file may have now, with all that is there of the tenant's other ones.
 
-    Raises NoRoom when the disk itself has none.
+    Raises NoRoom when the disk itself has none, and NOT_FOUND when the image is no more.
     """
     image_files.check_room(app.config)
     async with app.db.reading() as tx:
+        now = await db.find(tx, Image, row.id)
+        if now is None or now.desired == "DELETED":
+            raise not_found("image", row.id)
         [standing] = await quota.standings(tx, row.tenant_id, ["image_gb"])
         others = [each["id"] for each in await db.records(tx, _others, tenant_id=row.tenant_id, id=row.id)]
     parts = sum(image_files.received_bytes(app.config, id) for id in others)

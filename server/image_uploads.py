@@ -40,6 +40,7 @@ async def receive(
             await _append_all(app, row, part, first, more)
         if first.size_bytes and part.size < first.size_bytes:
             return Received(row.id, None)
+        await image_rows.room(app, row)
         whole = await image_rows.look_at(app, part, await image_files.blocking(part.sync))
     except TimeoutError:
         raise ApiError(

@@ -44,15 +44,19 @@ async def run(*command: str, file: int, memory: int, seconds: int, as_nobody: bo
     )  # fmt: skip
     assert process.stdout
     assert process.stderr
+    readers = [asyncio.ensure_future(_read(stream)) for stream in (process.stdout, process.stderr)]
     try:
         async with asyncio.timeout(seconds * 1.5):
-            output, errors = await asyncio.gather(_read(process.stdout), _read(process.stderr))
+            output, errors = await asyncio.gather(*readers)
             code = await process.wait()
     except TimeoutError:
         raise TooMuch(f"it took more than {seconds * 1.5:g} s") from None
     finally:
         with suppress(ProcessLookupError):
             process.kill()
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
         for stream in (process.stdout, process.stderr):
             while await stream.read(65536):  # what was left in the pipe; an unread one would stay open
                 pass

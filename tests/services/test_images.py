@@ -406,6 +406,18 @@ async def test_a_user_has_so_many_streams(cloud: Cloud, ada: Person) -> None:
     assert (await first).status_code == 400
 
 
+async def test_an_image_that_is_deleted_takes_no_more(cloud: Cloud, ada: Person) -> None:
+    id = await registered(ada)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield samples.raw(2)
+        assert (await ada.rest.delete(f"/images/{id}")).status_code == 200
+        await cloud.settle()
+
+    assert refusal(await ada.rest.post(f"/images/{id}/upload", content=pieces())) == (404, "NOT_FOUND")
+    assert files(cloud) == []
+
+
 @pytest.mark.parametrize("announced", [True, False])
 async def test_a_file_that_is_too_large_leaves_nothing(cloud: Cloud, ada: Person, announced: bool) -> None:
     small, _ = reconfigured(cloud, image_bytes=3 * 2**20)

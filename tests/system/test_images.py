@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import struct
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiodocker import Docker
 
 from tests.conftest import until
 from tests.engines import require
@@ -179,3 +181,31 @@ async def test_an_upload_cut_off_by_a_kill_goes_on(cloud: Thecloud, person: Pers
     part = {"content-range": f"bytes {there}-{len(data) - 1}/{len(data)}"}
     reply = await person.rest.post(f"/images/{id}/upload", content=data[there:], headers=part)
     assert (reply.status_code, reply.json()["checksum"]) == (200, hashlib.sha256(data).hexdigest())
+
+
+@pytest.mark.timeout(120)
+async def test_a_saved_container_image_is_uploaded_and_runs(cloud: Thecloud, docker: Docker) -> None:
+    """Under the name of the image that it was saved from it would be everybody's."""
+    before = (await docker.images.inspect("busybox:latest"))["Id"]
+    async with docker.images.export_image("busybox:latest") as exported:
+        data = await exported.read()
+    await cloud.up()
+    person = await cloud.person()
+    id = await registered(person)
+    reply = await person.rest.post(f"/images/{id}/upload", files={"file": ("busybox.tar", data)})
+    assert (reply.status_code, reply.json()["format"]) == (200, "container"), reply.text
+
+    async def active() -> bool:
+        return (await shown(person, id))["status"] == "ACTIVE"  # type: ignore[no-any-return]
+
+    await until(active, 60)
+    made = await person.running(image=id)
+    box = await cloud.container(made["id"])
+    assert box["Config"]["Image"] == f"images.thecloud.internal/{cloud.id}:{id}"
+    assert (await person.rest.delete(f"/images/{id}")).status_code == 409
+    await person.rest.delete(f"/instances/{made['id']}")
+    await person.gone(made["id"])
+    await deleted(person, id)
+    left = json.dumps({"reference": [f"images.thecloud.internal/{cloud.id}"]})
+    assert await docker._query_json("images/json", params={"filters": left}) == []
+    assert (await docker.images.inspect("busybox:latest"))["Id"] == before
