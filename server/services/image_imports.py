@@ -91,6 +91,7 @@ async def _fetch(app: "App", row: Image, part: Part) -> None:
     """One turn: receive, and when all is there keep it."""
     if not (row.expected_bytes and part.size == row.expected_bytes):
         await _receive(app, row, part)
+    await _still_wanted(app, row, part, part.size)
     whole = await image_rows.look_at(app, part, await blocking(part.sync))
     async with app.db.transaction() as tx:
         now = await db.find(tx, Image, row.id, lock=True)

@@ -22,7 +22,7 @@ from rest_shim import app as rest
 from rest_shim import uploads
 from rest_shim.channel import ChannelBackend
 from server import app as server_app
-from server import image_files
+from server import image_archive, image_files
 from server.pipeline import Pipeline
 from server.services import images
 from tests import image_samples as samples
@@ -694,6 +694,23 @@ async def test_a_hostile_archive_is_refused_with_the_reason(cloud: Cloud, ada: P
     client, id = await small.client(**{"x-api-key": ada.key}), await registered(ada)
     reply = await client.post(f"/images/{id}/upload", files={"file": ("a.tar", archives()[said])})
     await is_refused(cloud, ada, id, reply, said)
+
+
+@pytest.mark.parametrize("how", ["a large file", "a second gzip", "after the end"])
+def test_no_packing_hides_how_much_a_layer_is(tmp_path: Path, how: str) -> None:
+    small, zeros = samples.layer(("a", b"b")), bytes(4 * 2**20)
+    layer = {
+        "a large file": gzip.compress(samples.layer(("a", zeros))),
+        "a second gzip": gzip.compress(small) + gzip.compress(zeros),
+        "after the end": gzip.compress(small + zeros),
+    }[how]
+    path = tmp_path / "archive.tar"
+    path.write_bytes(samples.archive(layer))
+    assert path.stat().st_size < 64 * 1024
+    with path.open("rb") as file:
+        with pytest.raises(image_archive.Refused, match="unpack to more than"):
+            image_archive.examine(file.fileno(), 2**20)
+        assert image_archive.examine(file.fileno(), 8 * 2**20)["layers"][0][1] == len(layer)
 
 
 async def test_a_disk_is_taken_as_qcow2_whatever_its_name(cloud: Cloud, ada: Person, tmp_path: Path) -> None:
