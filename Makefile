@@ -14,7 +14,7 @@ help:
 run: $(VENV)/run ## install what is missing, and start everything: REST on 127.0.0.1:8080, gRPC on 127.0.0.1:50051
 	@exec $(BIN)/thecloud up --engines
 
-test: $(VENV)/dev engines images-for-tests ## lint, then every test; a missing engine fails when CI is set
+test: $(VENV)/dev engines engines-for-tests images-for-tests ## lint, then every test; a missing engine fails when CI is set
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest $(PYTEST)
 
@@ -41,6 +41,7 @@ lock: $(VENV)/dev ## pin the dependencies anew
 	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra postgres -c requirements.lock pyproject.toml -o requirements-postgres.lock
+	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra ovn -c requirements.lock pyproject.toml -o requirements-ovn.lock
 	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra dev --extra bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
 
 engines: $(VENV)/run ## install and start the machine's engines, where this user may
@@ -52,6 +53,16 @@ images: engines ## build busybox, debian, nginx, python, node … from Debian's 
 .PHONY: images-for-tests
 images-for-tests: engines
 	@! docker version >/dev/null 2>&1 || $(BIN)/thecloud images build busybox nginx
+
+# Debian's packages would start OVN's daemons, which tests run themselves.
+OVN := openvswitch-switch ovn-central ovn-host
+.PHONY: engines-for-tests
+engines-for-tests: engines
+	@dpkg -s $(OVN) >/dev/null 2>&1 || [ -z "$$CI" ] || { \
+	  echo "installing $(OVN)"; policy=/usr/sbin/policy-rc.d; \
+	  [ -e $$policy ] || { made=1; printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee $$policy >/dev/null; $(SUDO) chmod +x $$policy; }; \
+	  $(SUDO) apt-get -qq update; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get -qq install -y --no-install-recommends $(OVN) >/dev/null; status=$$?; \
+	  [ -z "$$made" ] || $(SUDO) rm $$policy; exit $$status; }
 
 clean: ## remove the virtual environment and caches; data stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -35,6 +35,7 @@ class LinuxNetwork:
     """See NetworkDriver. It keeps apart from other clouds on the same host by `cloud_id`."""
 
     one_host = True
+    publishes = True
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ import select
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from drivers.network import Topology
 
 FOLDER = Path("/run/thecloud-names")  # everybody may read it: dnsmasq gives up root
 PATIENCE = 5.0  # seconds for a process to start, and for a killed one to be gone
+READ = 0.5  # seconds for a file to be read
 
 
 def hosts(topology: Topology) -> str:
@@ -45,9 +47,21 @@ def serve(name: str, topology: Topology) -> None:
         new.replace(file)
     with _held(_pid(name)) as process:
         if process and _as_wanted(name, topology):
-            signal.pidfd_send_signal(process, signal.SIGHUP)  # each time: who changed the file may have died then
+            os.utime(file, ns=(0, 0))  # each time: who changed the file may have died before it was read
+            signal.pidfd_send_signal(process, signal.SIGHUP)
+            _await_reading(file)
             return
     start(name, topology)
+
+
+def _await_reading(file: Path) -> None:
+    """Until dnsmasq, which answers nothing meanwhile, has read the file: its last access is no longer the one set.
+
+    A file system that keeps no times of access (noatime) has it wait for as long as that takes at most.
+    """
+    deadline = time.monotonic() + READ
+    while file.stat().st_atime_ns == 0 and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 def start(name: str, topology: Topology) -> None:

@@ -1,6 +1,6 @@
 """The drivers that the configuration names."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -30,23 +30,30 @@ class Drivers:
 
 def load(
     *, compute: str, network: str, cloud_id: str, publish: str, external: str, data: Path, smtp_url: str,
-    mail_from: str,
+    mail_from: str, ovn: Mapping[str, str] | None = None,
 ) -> Drivers:  # fmt: skip
-    """The drivers by name. Raises LookupError for one that there is not, ValueError for a range that is none."""
+    """The drivers by name. Raises LookupError for one that there is not, ValueError for a range that is none.
+
+    `ovn` has where OVN's databases are, for the driver of that name.
+    """
     from drivers.directory import DirectoryVolumes
     from drivers.mail import Outbox, Smtp
 
     computing = find("compute", compute, {"docker": "DockerCompute"})(cloud_id, publish_address=publish)
-    networking = find("network", network, {"linux": "LinuxNetwork"})(
-        cloud_id, External.of(external), publish_address=publish
-    )
+    networks = find("network", network, {"linux": "LinuxNetwork", "ovn": "OvnNetwork"})
+    special = ovn or {} if network == "ovn" else {"publish_address": publish}
+    networking = networks(cloud_id, External.of(external), **special)
     volumes = DirectoryVolumes(data / "volumes")
     mail: Mailer = Smtp(smtp_url, mail_from) if smtp_url else Outbox(data / "outbox", mail_from)
-    return Drivers(computing, compute, networking, volumes, mail, [computing.close])
+    closing = [computing.close, *([networking.close] if network == "ovn" else [])]
+    return Drivers(computing, compute, networking, volumes, mail, closing)
 
 
 def find(kind: str, name: str, known: dict[str, str]) -> Any:
     """The class of the driver: that of its module with this name."""
     if name not in known:
         raise LookupError(f"there is no {kind} driver {name!r}; there is {', '.join(known)}")
-    return getattr(import_module(f"drivers.{name}"), known[name])
+    try:
+        return getattr(import_module(f"drivers.{name}"), known[name])
+    except ModuleNotFoundError as error:
+        raise LookupError(f"the {kind} driver {name!r} needs {error.name}: see requirements-{name}.lock") from None

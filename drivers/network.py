@@ -159,6 +159,8 @@ class NetworkDriver(Protocol):
 
     one_host: bool
     """Whether all of a VPC, and of the VPCs it is peered with, must be on one host."""
+    publishes: bool
+    """Whether it has ports of the host lead to instances. Where not, `published` is not looked at."""
 
     async def apply(self, topology: Topology) -> None:
         """Make the VPC so, from whatever is there.

@@ -29,6 +29,9 @@ class Config:
     host: str = "local"  # this machine's name among those that run instances
     compute: str = "docker"  # the compute driver: a module of drivers/
     network: str = "linux"  # the network driver: a module of drivers/
+    ovn_northbound: str = "unix:/run/ovn/ovnnb_db.sock"  # of the driver ovn: OVN's northbound database
+    ovn_southbound: str = "unix:/run/ovn/ovnsb_db.sock"  # and its southbound one
+    ovs_database: str = "unix:/run/openvswitch/db.sock"  # and that of this host's Open vSwitch
     external_network: str = "100.64.0.0/16"  # that elastic IPs are addresses of; its first is the gateway's
     image_bytes: int = 10 * 2**30  # the largest file of an image
     image_disk_gb: int = 100  # the largest disk that may be in one, in GiB

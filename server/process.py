@@ -45,6 +45,8 @@ async def main(
                 compute=config.compute, network=config.network, cloud_id=str(this_cloud.id), publish=config.publish,
                 external=config.external_network, data=config.data, smtp_url=config.smtp_url,
                 mail_from=config.mail_from,
+                ovn={"northbound": config.ovn_northbound, "southbound": config.ovn_southbound,
+                     "switch": config.ovs_database},
             )  # fmt: skip
         except LookupError as error:
             raise BadConfig(str(error)) from None

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import pytest
 
@@ -28,11 +29,18 @@ def _loop_devices() -> bool:
     return os.geteuid() == 0 and os.path.exists("/dev/loop-control") and shutil.which("mkfs.ext4") is not None
 
 
+def _ovn() -> bool:
+    """Its programs, which the tests run themselves."""
+    programs = ("ovsdb-server", "ovs-vswitchd", "ovn-northd", "ovn-controller", "ovn-nbctl")
+    return _nftables() and find_spec("ovsdbapp") is not None and all(shutil.which(program) for program in programs)
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "docker": _docker,
     "nftables": _nftables,
     "qemu-img": _qemu_img,
     "loop devices": _loop_devices,
+    "ovn": _ovn,
 }
 
 

@@ -141,7 +141,8 @@ def holder_of(elastic_ip: ElasticIp) -> str:
 
 async def take(tx: Tx, pool: IPv4Network, id: UUID) -> str:
     """A free address of the pool for this elastic IP. Others that take one meanwhile pass over it."""
-    ends = {"first": int(pool.network_address) + 2, "last": int(pool.broadcast_address) - 1}  # without the gateway's
+    own = pool.num_addresses // 8  # at the end, which gateways have addresses of where the driver gives them some
+    ends = {"first": int(pool.network_address) + 2, "last": int(pool.broadcast_address) - 1 - own}
     address = await db.value(tx, _TAKE, its_id=id, **ends)
     if address is None:
         await db.execute(tx, _GROW, **ends)

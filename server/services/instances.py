@@ -144,6 +144,8 @@ class InstanceService:
     async def CreateInstance(self, call: Call, request: pb.CreateInstanceRequest) -> pb.Instance:
         image = await images.to_start_from(call.tx, request.image, call.tenant_id)
         net = await network(call.tx, call.tenant_id, request)
+        if net and request.ports and not self.app.drivers.network.publishes:
+            raise unsupported("published ports for instances in a VPC: use an elastic IP", self.app.drivers.network)
         return to_message(await launch(
             call.tx, call.prepared, tenant_id=call.tenant_id, user_id=call.principal.user_id, name=request.name,
             image=str(image.id) if image else request.image, instance_type=request.instance_type or DEFAULT_TYPE,

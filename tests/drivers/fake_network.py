@@ -10,6 +10,7 @@ class FakeNetwork:
     """See NetworkDriver. A peering is there once both its VPCs are."""
 
     one_host = True
+    publishes = True
 
     def __init__(self) -> None:
         self.applied: dict[UUID, Topology] = {}

@@ -31,9 +31,7 @@ from tests.drivers.wires import ANYWHERE, Wires, addresses_of_the_host, allow, i
 
 
 class NetworkContract(Names, Isolation):
-    """CANNOT may name: packets."""
-
-    CANNOT: frozenset[str] = frozenset()
+    """CANNOT may name: fragments."""
 
     @pytest.fixture
     def wires(self) -> Iterator[Wires]:

@@ -39,6 +39,7 @@ def listeners_of_the_host() -> Iterator[list[tuple[str, int]]]:
 
 class Isolation:
     OUTSIDE: str
+    CANNOT: frozenset[str] = frozenset()
 
     async def test_nothing_that_listens_on_the_host_is_reached(
         self, driver: NetworkDriver, wires: Wires, vpc: Topology
@@ -104,7 +105,8 @@ class Isolation:
             ear.bind(("", 90))
             mouth.connect((b.address, 80))
             mouth.send(bytes(4000))
-            assert mouth.recv(100).decode() == a.address  # what is allowed arrives in fragments too
+            if "fragments" not in self.CANNOT:  # what is allowed arrives in fragments too
+                assert mouth.recv(100).decode() == a.address
             mouth.connect((b.address, 90))
             mouth.send(bytes(4000))
             allowed, other = datagram(5000, 80, bytes(16)), datagram(5000, 90, bytes(16))

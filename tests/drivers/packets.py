@@ -38,11 +38,16 @@ def fragment(source: str, target: str, number: int, offset: int, data: bytes, mo
 
 
 def addresses(reply: bytes, at: int) -> set[str]:
-    """What a reply from a name server tells, whose answers begin there: each a pointer to the name and an address."""
+    """What a reply from a name server tells, whose answers begin there: each a name and an address."""
     _, flags, _, answers, _, _ = struct.unpack_from("!6H", reply)
     nxdomain = 3
     assert flags & 0xF == (0 if answers else nxdomain)
-    return {socket.inet_ntoa(reply[at + 16 * one + 12 : at + 16 * one + 16]) for one in range(answers)}
+    found = set()
+    for _ in range(answers):
+        at = at + 2 if reply[at] >= 0xC0 else reply.index(b"\0", at) + 1
+        found.add(socket.inet_ntoa(reply[at + 10 : at + 14]))
+        at += 14
+    return found
 
 
 class Box:

@@ -233,3 +233,21 @@ async def test_every_change_of_a_network_survives(cloud: Cloud, ada: Person, dri
     tables = ("vpcs", "subnets", "routes", "route_tables", "security_groups", "security_rules", "subnet_addresses")
     assert [await cloud.value(f"select count(*) from {table}") for table in tables] == [0] * 7
     assert story.deaths >= (4 if moment.call == 1 else 1)
+
+
+async def test_a_driver_that_publishes_no_ports_and_spans_hosts(cloud: Cloud, ada: Person) -> None:
+    cloud.network.publishes, cloud.network.one_host = False, False
+    home = await vpc(ada)
+    assert await cloud.value("select host from vpcs") is None
+    room = await subnet(ada, home["id"])
+    body = {"name": "web", "image": "nginx", "subnet_id": room["id"], "ports": "0:80"}
+    reply = await ada.rest.post("/instances", json=body)
+    assert (reply.status_code, reply.json()["error"]["reason"]) == (501, "UNSUPPORTED")
+    assert "elastic IP" in reply.json()["error"]["message"]
+    assert await cloud.value("select count(*) from instances") == 0
+    instance = await ada.running(subnet_id=room["id"])
+    assert port(cloud, home["id"], instance["id"])
+    cloud.network.applied.clear()
+    await vpcs.compare(cloud.app)
+    await cloud.settle()
+    assert cloud.network.applied == await wanted(cloud)
