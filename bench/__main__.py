@@ -13,6 +13,7 @@ from bench.figure import figure
 
 GROUPS = (
     "codec", "access", "pipeline", "database", "echo", "rest", "watch", "memory", "launch", "network", "rules",
+    "upload",
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 from uuid import UUID
 
@@ -249,6 +250,39 @@ class SupportsConsole(Protocol):
 
     async def console(self, id: UUID) -> Terminal:
         """A shell of the instance's image. Raises LookupError when nothing runs, Refused when there is no shell."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageArchive:
+    """An archive of one container image that was looked into: what of it is to be loaded."""
+
+    path: Path
+    config: tuple[int, int]  # where in the file it begins, and its bytes
+    layers: tuple[tuple[int, int], ...]  # the same, the lowest first
+
+
+@runtime_checkable
+class SupportsImageArchives(Protocol):
+    """Can start instances from an archive of a container image, once it has loaded that."""
+
+    def image_name(self, id: UUID) -> str:
+        """What `InstanceSpec.image` calls the image of this id. No registry and no user has such a name."""
+        ...
+
+    async def load_image(self, id: UUID, archive: ImageArchive) -> bool:
+        """Have the image loaded; whether it is there. Nothing else in the archive, such as names, has any effect.
+
+        False: it is under way, to be asked again. Raises Refused for an archive that cannot be loaded.
+        """
+        ...
+
+    async def remove_image(self, id: UUID) -> None:
+        """Have the image gone. Nothing there is success; raises while an instance needs it."""
+        ...
+
+    async def list_images(self) -> set[UUID]:
+        """All that this cloud has had loaded."""
         ...
 
 

@@ -22,6 +22,7 @@ from aiohttp import ClientTimeout
 
 from drivers.contracts import (
     Capacity,
+    ImageArchive,
     InstanceSeen,
     InstanceSpec,
     LogBatch,
@@ -30,8 +31,9 @@ from drivers.contracts import (
     Stats,
     Terminal,
 )
+from drivers.docker_archives import Archives
 from drivers.docker_container import NETWORK, container, inspected, limits, name, seen, size
-from drivers.docker_images import Images, reference
+from drivers.docker_images import REPOSITORY, Images, reference
 from drivers.docker_logs import TAIL_BYTES, TAILS, Piece, Position, Taking, frames, pieces, since, within
 from drivers.docker_stats import interfaces, use
 from drivers.docker_terminal import SHELL, DockerTerminal
@@ -61,10 +63,12 @@ class DockerCompute:
         self._publish_address = publish_address
         self._docker: Docker | None = None
         self._images = Images(lambda: self._engine)
+        self._archives = Archives(lambda: self._engine, cloud_id)
 
     async def close(self) -> None:
         """Give up the pulls under way and the connections. What runs goes on running."""
         await self._images.close()
+        await self._archives.close()
         if self._docker is not None:
             await self._docker.close()
 
@@ -112,12 +116,26 @@ class DockerCompute:
         await self._check_size(spec)
         await self._check_ports(spec)
         if not await self._images.has(spec.image):
+            if spec.image.startswith(REPOSITORY):
+                raise Refused("the image is not loaded into this host's engine at the moment; try again in a minute")
             await self._images.pulled(spec.image, wait=5)
 
     async def list(self) -> dict[UUID, InstanceSeen]:
         filters = json.dumps({"label": [f"thecloud.cloud={self._cloud_id}"]})
         boxes = await self._engine._query_json("containers/json", params={"all": "1", "filters": filters})
         return {UUID(box["Labels"]["thecloud.instance"]): seen(inspected(box)) for box in boxes}
+
+    def image_name(self, id: UUID) -> str:
+        return self._archives.name(id)
+
+    async def load_image(self, id: UUID, archive: ImageArchive) -> bool:
+        return await self._archives.load(id, archive)
+
+    async def remove_image(self, id: UUID) -> None:
+        await self._archives.remove(id)
+
+    async def list_images(self) -> set[UUID]:
+        return await self._archives.list()
 
     async def capacity(self) -> Capacity:
         info = await self._engine.system.info()

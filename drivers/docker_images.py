@@ -9,6 +9,7 @@ from drivers.contracts import Refused
 
 LONGEST = 30 * 60.0  # seconds of one pull
 REMEMBERED = 30.0  # seconds that a failed pull's reason waits for somebody to ask
+REPOSITORY = "images.thecloud.internal/"  # of images that come from archives; no registry has this name
 ENGINE_IS_AWAY = 900  # aiodocker's number for it
 
 
@@ -37,9 +38,12 @@ class Images:
     async def pulled(self, image: str, wait: float) -> None:
         """Have the image being pulled, and wait so many seconds for it.
 
-        Raises Refused when the pull failed. That is told once: asked again, it is tried again.
+        Raises Refused when the pull failed. That is told once: asked again, it is tried again. Raises LookupError for
+        an image that no registry has, since an archive is where it comes from.
         """
         image = reference(image)
+        if image.startswith(REPOSITORY):
+            raise LookupError(f"{image} is not loaded")
         if image not in self._pulls:
             self._pulls[image] = asyncio.create_task(self._pull(image), name=f"pull {image}")
             self._pulls[image].add_done_callback(lambda pull: self._forget_later(image, pull))

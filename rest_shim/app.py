@@ -26,7 +26,7 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import RetryInfo
 from starlette.middleware.cors import CORSMiddleware
 
-from rest_shim import decoding, openapi, streams
+from rest_shim import decoding, openapi, streams, uploads
 from rest_shim.endpoint import Backend, Endpoint
 from rest_shim.failures import JSON, body_of, meta
 from rest_shim.routes import DRY_RUN, TOO_MANY_SEGMENTS, Router, bindings
@@ -82,8 +82,8 @@ def create(backend: Backend, services: Iterable[ServiceDescriptor], settings: Se
         return shim
     return CORSMiddleware(
         shim, allow_origins=settings.cors_origins, allow_methods=["*"], max_age=600,
-        allow_headers=["authorization", "content-type", "idempotency-key", "last-event-id", "x-api-key",
-                       "x-request-id", "x-tenant-id"],
+        allow_headers=["authorization", "content-range", "content-type", "idempotency-key", "last-event-id",
+                       "x-api-key", "x-request-id", "x-tenant-id"],
         expose_headers=["link", "retry-after", "x-next-page-token", "x-request-id"],
     )  # fmt: skip
 
@@ -123,9 +123,16 @@ class Shim:
             request = await self._read(endpoint, values, scope, receive)
             if endpoint.pushes:
                 return await self._stream(endpoint, request, scope, receive, send, metadata, headers)
-            most = timeout_of(metadata, self.settings.deadline_seconds) - (asyncio.get_running_loop().time() - began)
             address = scope["client"][0] if scope["client"] else ""
-            response = await self.backend.unary(endpoint.handle, request, metadata, address, headers, most)
+            if endpoint.takes:
+                sent = uploads.requests(request, endpoint.body, dict(scope["headers"]), receive)
+                calling = self.backend.stream(endpoint.handle, sent, metadata, address, headers)
+                async with aclosing(sent), aclosing(calling) as responses:
+                    response = await anext(responses)
+            else:
+                spent = asyncio.get_running_loop().time() - began
+                most = timeout_of(metadata, self.settings.deadline_seconds) - spent
+                response = await self.backend.unary(endpoint.handle, request, metadata, address, headers, most)
             await self._reply(endpoint, request, response, enveloped, scope, send, metadata, headers)
         except ApiError as error:
             await self._fail(error, send, metadata, headers)
@@ -160,7 +167,9 @@ class Shim:
         """The request: the body, then the query, then the path. The place that names the resource has the last word."""
         try:
             message: Any = (
-                self._parse(endpoint, await self._body(scope, receive)) if endpoint.body else endpoint.request()
+                self._parse(endpoint, await self._body(scope, receive))
+                if endpoint.body and not endpoint.takes
+                else endpoint.request()
             )
             if scope["query_string"]:
                 for name, text in parse_qsl(scope["query_string"].decode("latin-1"), True, max_num_fields=200):

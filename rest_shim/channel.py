@@ -1,5 +1,6 @@
 """Performs the shim's calls over a gRPC channel, for a shim deployed on its own."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
@@ -60,14 +61,34 @@ class ChannelBackend:
         headers: dict[str, str],
     ) -> AsyncGenerator[Message]:  # fmt: skip
         one = isinstance(method, grpc.aio.UnaryStreamMultiCallable)
-        call = method(await anext(requests) if one else requests, metadata=passed_on(metadata, address))
+        failures: list[ApiError] = []  # of the requests; to gRPC they are but a reason to cancel
+        call = method(
+            await anext(requests) if one else noting(requests, failures), metadata=passed_on(metadata, address)
+        )
         try:
+            if isinstance(method, grpc.aio.StreamUnaryMultiCallable):
+                yield await call
+                return
             async for response in call:
                 yield response
         except grpc.aio.AioRpcError as error:
             raise to_api_error(error) from None
+        except asyncio.CancelledError:
+            if failures:
+                raise failures[0] from None
+            raise
         finally:
             call.cancel()
+
+
+async def noting(requests: AsyncIterator[Message], failures: list[ApiError]) -> AsyncIterator[Message]:
+    """The requests; the error they end with is noted."""
+    try:
+        async for request in requests:
+            yield request
+    except ApiError as error:
+        failures.append(error)
+        raise
 
 
 def passed_on(metadata: Mapping[str, str], address: str) -> list[tuple[str, str]]:

@@ -44,6 +44,7 @@ class Endpoint:
         self.query_fields = {field.name: field for field in binding.query_fields()}
         self.masked = "update_mask" in method.input_type.fields_by_name
         self.streams = method.client_streaming and method.server_streaming
+        self.takes = method.client_streaming and not method.server_streaming
         self.pushes, self.resumes = binding.pushes, binding.resumes
         self.dry = binding.dry_run_field
         if self.dry:

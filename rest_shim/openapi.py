@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from thecloud.v1 import errors_pb2, options_pb2
 
-from rest_shim import streams
+from rest_shim import streams, uploads
 from rest_shim.routes import Binding, bindings
 from rest_shim.schemas import EMPTY, RAW, STRING, WELL_KNOWN, Schemas, comment, name_of, object_of, required
 from server import enums
@@ -76,6 +76,11 @@ def document(
                     minLength=1,
                     maxLength=255,
                 ),
+                "ContentRange": _header(
+                    "Content-Range",
+                    "Which part of the file is sent, and the size of the whole: `bytes 1000-1999/2000`.",
+                    pattern=r"^bytes [0-9]+-[0-9]+/[0-9]+$",
+                ),
                 "LastEventId": _header(
                     "Last-Event-ID", "The `id` of the last event that came, to go on after it, as `resume_token` says."
                 ),
@@ -135,6 +140,8 @@ class _Writer:
             yield {"name": "dry_run", "in": "query", "description": DRY_RUN_HINT, "schema": {"type": "boolean"}}
         if binding.resumes:
             yield {"$ref": "#/components/parameters/LastEventId"}
+        if binding.method.client_streaming and not _upgrades(binding.method):
+            yield {"$ref": "#/components/parameters/ContentRange"}
         if not rule.anyone:
             yield {"$ref": "#/components/parameters/TenantId"}
         if rule.audit:
@@ -149,6 +156,9 @@ class _Writer:
         message = binding.method.input_type
         if not binding.body or _upgrades(binding.method):
             return None
+        if binding.method.client_streaming:
+            form = object_of({uploads.FIELD: {"type": "string", "format": "binary"}}, [uploads.FIELD])
+            return {"required": True, "content": {"multipart/form-data": {"schema": form}, **BINARY}}
         if binding.body != "*":
             field = message.fields_by_name[binding.body]
             if field.message_type and field.message_type.full_name == RAW:

@@ -30,14 +30,18 @@ class Method:
         self.request: type[Message] = GetMessageClass(descriptor.input_type)
         self.response: type[Message] = GetMessageClass(descriptor.output_type)
         self.streams = descriptor.client_streaming or descriptor.server_streaming
+        self.takes = descriptor.client_streaming and not descriptor.server_streaming  # a stream, and answers once
         rule: options_pb2.Rule = descriptor.GetOptions().Extensions[options_pb2.rule]  # type: ignore[index]
         access_kind = rule.WhichOneof("access")
         if access_kind is None:
             raise TypeError(f"{descriptor.full_name} does not say who may call it")
         if access_kind == "signed_in" and not rule.action:
             raise TypeError(f"{descriptor.full_name} does not say what policies call it")
-        if self.streams and not rule.live:
+        if descriptor.server_streaming and not rule.live:
             raise TypeError(f"{descriptor.full_name} streams, so it must be live: no transaction stays open that long")
+        if self.takes and (self.prepare is None or rule.live):
+            raise TypeError(f"{descriptor.full_name} takes a stream, so prepare_{self.name} has to read it, and then "
+                            "the method is like any other: it has a transaction, and is not live")  # fmt: skip
         if rule.live and rule.audit:
             raise TypeError(f"{descriptor.full_name} is live, so it has no transaction to be audited in")
         self.anyone = access_kind == "anyone"

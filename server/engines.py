@@ -93,6 +93,8 @@ ENGINES = (
            "start it as root (`thecloud doctor --fix`), and let this user in: usermod -aG docker $USER", start_docker),
     Engine("nftables", "the network of VPCs", ("nftables", "iproute2", "dnsmasq-base"),
            network_version, lambda: network_version() is not None),
+    Engine("qemu-img", "disk images", ("qemu-utils",), lambda: first_line("qemu-img", "--version"),
+           lambda: shutil.which("qemu-img") is not None),
     Engine("image tools", "`thecloud images build`", ("mmdebstrap",), lambda: first_line("mmdebstrap", "--version"),
            lambda: shutil.which("mmdebstrap") is not None),
 )  # fmt: skip

@@ -11,7 +11,8 @@
 
 A method that only reads gets a connection outside a transaction, and a `live` one gets none. A dry
 run (validate_only) goes through 6 and 7, and its transaction is rolled back. For a stream 1 and 4
-are made sure of again every second, and it ends with the server.
+are made sure of again every second, and it ends with the server. A stream of requests with one
+response is admitted by the first request and read by prepare_…, before 5; the rest is as ever.
 The rules are method options in the protos (thecloud/v1/options.proto).
 """
 
@@ -114,27 +115,35 @@ class Pipeline:
         """
         call = self._call(method, metadata, address, headers)
         began, outcome, first, caller = time.perf_counter(), "OK", method.request(), None
+        answered = False  # with the one response there is
         try:
             async with asyncio.timeout(self.app.config.deadline_seconds):
                 first = await anext(requests, first)
                 await self._admit(call, first)
             caller = self._opened(call)
             arguments = (first, self._validated(requests)) if method.descriptor.client_streaming else (first,)
-            if method.descriptor.server_streaming:
-                if call.tenant and not method.tenant_field:  # which it stays in, whatever becomes of the default one
-                    call.metadata = {**metadata, "x-tenant-id": str(call.tenant)}
-                made, make_sure = method.function(call, *arguments), partial(self._make_sure, call, first)
+            if call.tenant and not method.tenant_field:  # which it stays in, whatever becomes of the default one
+                call.metadata = {**metadata, "x-tenant-id": str(call.tenant)}
+            make_sure = partial(self._make_sure, call, first)
+            if method.takes:
+                sent = self._in_time(self._validated(requests))
+                async with aclosing(watched(sent, self.app.stopping, make_sure)) as more:
+                    before = await self._prepare(call, first, more)
+                async with asyncio.timeout(self.app.config.deadline_seconds):
+                    answer = before or await self._perform(call, first, self._mutate)
+                answered = True
+                yield answer
+            else:
+                made = method.function(call, *arguments)
                 async with aclosing(watched(made, self.app.stopping, make_sure)) as responses:
                     async for response in responses:
                         yield response
-            else:
-                yield await method.function(call, *arguments)
         except Exception as exception:
             error = await self._failed(call, first, exception)
             outcome = error.reason
             raise error from None
         except (asyncio.CancelledError, GeneratorExit):
-            outcome = "CANCELLED"
+            outcome = "OK" if answered else "CANCELLED"
             raise
         finally:
             if caller:
@@ -261,12 +270,12 @@ class Pipeline:
             call.headers |= {"ratelimit-remaining": "0", "ratelimit-reset": str(round(seconds + 0.5))}
             raise rate_limited(seconds)
 
-    async def _prepare(self, call: Call, request: Message) -> Message | None:
+    async def _prepare(self, call: Call, request: Message, *more: AsyncIterator[Message]) -> Message | None:
         """Have the method find out what it must know. A refusal may be the doing of the call that this one repeats,
         which has the port by now: then the reply of that call."""
         assert call.method.prepare
         try:
-            call.prepared = await call.method.prepare(call, request)
+            call.prepared = await call.method.prepare(call, request, *more)
             return None
         except ApiError:
             key = None if call.method.anyone else call.metadata.get("idempotency-key")
@@ -350,6 +359,19 @@ class Pipeline:
             log.info("rpc", rpc=method.full_name, outcome=outcome, user=call.principal.email,
                      tenant=str(call.tenant or ""), address=call.address,
                      milliseconds=round(seconds * 1000, 1))  # fmt: skip
+
+    async def _in_time(self, requests: AsyncIterator[Message]) -> AsyncGenerator[Message]:
+        """The requests of a client that lets us wait for each of them only so long."""
+        seconds = self.app.config.idle_seconds
+        while True:
+            try:
+                async with asyncio.timeout(seconds):
+                    request = await anext(requests, None)
+            except TimeoutError:
+                raise ApiError("REQUEST_TIMEOUT", f"nothing was sent for {seconds:g} s; go on where it ended") from None
+            if request is None:
+                return
+            yield request
 
     async def _validated(self, requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
         async for request in requests:

@@ -11,7 +11,7 @@ import uvloop
 
 from drivers import load
 from server import app as server_app
-from server import cloud, db, hosts, migrate
+from server import cloud, db, egress, hosts, migrate
 from server.config import BadConfig, Config
 
 log = structlog.get_logger()
@@ -52,6 +52,7 @@ async def main(
             raise BadConfig(str(error)) from None
         except ValueError as error:
             raise BadConfig(f"THECLOUD_EXTERNAL_NETWORK is no IPv4 range: {error}") from None
+        egress.Guard.of(config)  # which says what is wrong with it now, not at the first import
         app = await stack.enter_async_context(server_app.opened(config, database_url, drivers, this_cloud, public_url))
         running = server_app.Running(app, None)
         worker = None

@@ -13,7 +13,7 @@ from uuid import UUID
 from drivers.contracts import Refused
 from server import changes, db, enums
 from server.db import Provisioned, Tx
-from server.work import RECONCILERS, wake
+from server.work import LIMIT, LONGER, RECONCILERS, wake
 
 if TYPE_CHECKING:
     from server.app import App
@@ -22,9 +22,9 @@ P = TypeVar("P", bound=Provisioned)
 Reconcile = Callable[["App", P], Awaitable[timedelta | None]]
 
 
-def reconciles(cls: type[P]) -> Callable[[Reconcile[P]], Reconcile[P]]:
+def reconciles(cls: type[P], *, longest: float = LIMIT) -> Callable[[Reconcile[P]], Reconcile[P]]:
     """The function reconciles rows of this class. It is given the row as it is now; what a driver
-    refuses becomes the resource's ERROR, anything else it raises is retried."""
+    refuses becomes the resource's ERROR, anything else it raises is retried. A run may take `longest` seconds."""
 
     def register(function: Reconcile[P]) -> Reconcile[P]:
         async def run(app: "App", id: UUID) -> timedelta | None:
@@ -38,7 +38,7 @@ def reconciles(cls: type[P]) -> Callable[[Reconcile[P]], Reconcile[P]]:
                 await observed(app, row, state(cls, "ERROR"), str(refusal))
                 return None
 
-        RECONCILERS[cls.KIND] = run
+        RECONCILERS[cls.KIND], LONGER[cls.KIND] = run, longest
         return function
 
     return register

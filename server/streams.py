@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 from server.errors import ApiError
 
 EVERY = 1.0  # seconds
-STOPPING = "the server is stopping; connect again, with the last resume_token"
+STOPPING = "the server is stopping; connect again, with the last resume_token or offset"
 
 
 async def watched(

@@ -61,6 +61,40 @@ class Mortal:
         return call
 
 
+def dying(function: Any, time: int, *, after: bool) -> Any:
+    """The function, in a process that dies before or after it takes effect for the so-many-th time."""
+    calls = 0
+
+    def begins() -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == time and not after:
+            raise Died
+        return calls == time
+
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def call(*arguments: Any, **keywords: Any) -> Any:
+            dies = begins()
+            result = await function(*arguments, **keywords)
+            if dies:
+                raise Died
+            return result
+
+    else:
+
+        @functools.wraps(function)
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            dies = begins()
+            result = function(*arguments, **keywords)
+            if dies:
+                raise Died
+            return result
+
+    return call
+
+
 async def die(cloud: Cloud, driver: str, moment: Moment) -> bool:
     """Work until the process dies at this moment; False when the work is done before it comes."""
     mortal = Mortal(getattr(cloud.app.drivers, driver), moment)

@@ -20,6 +20,10 @@ def _nftables() -> bool:
     return os.geteuid() == 0 and all(shutil.which(program) for program in ("nft", "ip", "dnsmasq"))
 
 
+def _qemu_img() -> bool:
+    return shutil.which("qemu-img") is not None
+
+
 def _loop_devices() -> bool:
     """As root only: nobody else mounts."""
     return os.geteuid() == 0 and os.path.exists("/dev/loop-control") and shutil.which("mkfs.ext4") is not None
@@ -34,6 +38,7 @@ def _ovn() -> bool:
 PROBES: dict[str, Callable[[], bool]] = {
     "docker": _docker,
     "nftables": _nftables,
+    "qemu-img": _qemu_img,
     "loop devices": _loop_devices,
     "ovn": _ovn,
 }

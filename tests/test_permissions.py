@@ -138,6 +138,8 @@ async def everything_said(cloud: Cloud, method: MethodDescriptor, data: bytes, m
     path = f"/{method.containing_service.full_name}/{method.name}"
     said = b""
     try:
+        if method.client_streaming and not method.server_streaming:
+            return await cloud.channel.stream_unary(path)(iter([data]), metadata=metadata)  # type: ignore[no-any-return]
         if method.client_streaming:
             stream = cloud.channel.stream_stream(path)(iter([data]), metadata=metadata)
         elif method.server_streaming:

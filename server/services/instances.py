@@ -30,7 +30,7 @@ from server.db import Provisioned, Tx
 from server.errors import ApiError, invalid, not_found, unsupported, wrong_state
 from server.networks import Room, Subnet, Vpc
 from server.provision import ask, create, observed, pending, reconciles, reconciling
-from server.services import instance_types, logs, volumes
+from server.services import images, instance_types, logs, volumes
 from server.work import NotYet, every, follows, nudge
 
 if TYPE_CHECKING:
@@ -107,16 +107,18 @@ class InstanceService:
         bindings = ports.parse(request.ports)
         async with self.app.db.reading() as tx:
             vcpus, memory_mb = await instance_types.size(tx, request.instance_type or DEFAULT_TYPE)
-            host = await only_host(tx, request, call.tenant_id)
+            host = await host_of_image(tx, request, call.tenant_id, await only_host(tx, request, call.tenant_id))
             place = await hosts.find_place(tx, vcpus, memory_mb, host)
         if place.host == self.app.config.host:
             await check(self.app.drivers.compute, InstanceSpec(
-                id=uuid4(), tenant_id=call.tenant_id, name=request.name, image=request.image, vcpus=vcpus,
+                id=uuid4(), tenant_id=call.tenant_id, name=request.name,
+                image=images.name_in_engine(self.app.drivers.compute, request.image), vcpus=vcpus,
                 memory_mb=memory_mb, ports=tuple(each for each in bindings if each.host),
             ))  # fmt: skip
         return place
 
     async def CreateInstance(self, call: Call, request: pb.CreateInstanceRequest) -> pb.Instance:
+        image = await images.to_start_from(call.tx, request.image, call.tenant_id)
         room = await networks.find_room(
             call.tx, call.tenant_id, request.vpc_id, request.subnet_id, request.security_groups
         )
@@ -124,7 +126,7 @@ class InstanceService:
             raise unsupported("published ports for instances in a VPC: use an elastic IP", self.app.drivers.network)
         return to_message(await launch(
             call.tx, call.prepared, tenant_id=call.tenant_id, user_id=call.principal.user_id, name=request.name,
-            image=request.image, instance_type=request.instance_type or DEFAULT_TYPE,
+            image=str(image.id) if image else request.image, instance_type=request.instance_type or DEFAULT_TYPE,
             bindings=ports.parse(request.ports), env=list(request.env), cmd=list(request.cmd),
             labels=dict(request.labels), metadata=dict(request.metadata), room=room,
             attached=request.volumes,
@@ -306,6 +308,21 @@ async def only_host(tx: Tx, request: pb.CreateInstanceRequest, tenant_id: UUID) 
     return of_vpc or of_volumes
 
 
+async def host_of_image(
+    tx: Tx, request: pb.CreateInstanceRequest, tenant_id: UUID, only: str | None
+) -> str | None:  # fmt: skip
+    """The host that has the asked image, or any host, unless only one will do already."""
+    image = await images.to_start_from(tx, request.image, tenant_id)
+    if image is None:
+        return only
+    if image.format != "container":
+        raise invalid("image", f"image {image.name} is a {image.format} disk, which the driver of this cloud does not "
+                               "start; it starts container images")  # fmt: skip
+    if only not in (None, image.host):
+        raise invalid("image", f"image {image.name} is on host {image.host}, and the VPC or a volume on {only}")
+    return image.host
+
+
 async def check(compute: ComputeDriver, spec: InstanceSpec) -> None:
     """Refuse at once what the host would refuse later."""
     try:
@@ -412,9 +429,10 @@ async def spec(app: "App", row: Instance) -> InstanceSpec:
         assert subnet is not None
         attachment = Attachment(row.private_ip, subnet.gateway_ip, topology.DOMAIN)
     return InstanceSpec(
-        id=row.id, tenant_id=row.tenant_id, name=row.name, image=row.image, vcpus=row.vcpus,
-        memory_mb=row.memory_mb, power=row.desired, ports=tuple(ports.parse(row.ports)),  # type: ignore[arg-type]
-        env=tuple(row.env), cmd=tuple(row.cmd), attachment=attachment, mounts=await volumes.mounts(app, row.id),
+        id=row.id, tenant_id=row.tenant_id, name=row.name, vcpus=row.vcpus, memory_mb=row.memory_mb,
+        image=images.name_in_engine(app.drivers.compute, row.image), power=row.desired,  # type: ignore[arg-type]
+        ports=tuple(ports.parse(row.ports)), env=tuple(row.env), cmd=tuple(row.cmd), attachment=attachment,
+        mounts=await volumes.mounts(app, row.id),
     )  # fmt: skip
 
 

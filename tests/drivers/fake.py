@@ -10,6 +10,7 @@ from uuid import UUID
 
 from drivers.contracts import (
     Capacity,
+    ImageArchive,
     InstanceSeen,
     InstanceSpec,
     LogBatch,
@@ -57,6 +58,32 @@ class FakeCompute:
         self.size = Capacity(vcpus=64, memory_mb=256 * 1024)
         self._waited: dict[UUID, int] = {}
         self._made = 0
+        self.loaded: set[UUID] = set()  # images
+        self.slow_loads = 0  # that find an image still being loaded
+        self.bad_archives: set[UUID] = set()
+
+    def image_name(self, id: UUID) -> str:
+        return f"archives/{id}"
+
+    async def load_image(self, id: UUID, archive: ImageArchive) -> bool:
+        await asyncio.sleep(0)
+        if id in self.bad_archives or not archive.path.is_file():
+            raise Refused("the archive cannot be loaded")
+        if self.slow_loads:
+            self.slow_loads -= 1
+            return False
+        self.loaded.add(id)
+        return True
+
+    async def remove_image(self, id: UUID) -> None:
+        await asyncio.sleep(0)
+        if any(machine.spec.image == self.image_name(id) for machine in self.machines.values()):
+            raise RuntimeError(f"an instance needs image {id}")
+        self.loaded.discard(id)
+
+    async def list_images(self) -> set[UUID]:
+        await asyncio.sleep(0)
+        return set(self.loaded)
 
     def crash(self, id: UUID) -> None:
         """End the instance's command with exit code 1."""
@@ -93,7 +120,9 @@ class FakeCompute:
 
     async def check(self, spec: InstanceSpec) -> None:
         await asyncio.sleep(0)
-        if spec.image in self.missing_images:
+        if spec.image in self.missing_images or (
+            spec.image.startswith("archives/") and UUID(spec.image.partition("/")[2]) not in self.loaded
+        ):
             raise Refused(f"image {spec.image} is not there")
         if spec.vcpus > self.size.vcpus or spec.memory_mb > self.size.memory_mb:
             raise Refused(f"this host has {self.size.vcpus} processors and {self.size.memory_mb} MiB of memory")
