@@ -308,7 +308,7 @@ class SupportsConsole(Protocol):
     """Can open a terminal inside a running instance."""
 
     async def console(self, id: UUID) -> Terminal:
-        """A shell of the instance's image, or a virtual machine's serial console, which only the last one who asked has.
+        """A shell of the instance's image; of a virtual machine its serial console, which the last who asked has alone.
 
         Raises LookupError when nothing runs, Refused when there is no shell.
         """

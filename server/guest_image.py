@@ -15,9 +15,9 @@ from tempfile import TemporaryDirectory
 from server.images import BuildFailed, run
 
 KERNEL = "linux-image-cloud-amd64"
-MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_balloon", "virtio_rng", "isofs", "ext4", "button", "evdev")
+MODULES = "virtio_pci virtio_blk virtio_net virtio_balloon virtio_rng isofs ext4 button evdev".split()
 SIZE_MB = 32  # of the disk: the kernel and 2 MB of everything else
-FOLDERS = ("bin", "sbin", "proc", "sys", "dev", "run", "tmp", "etc/acpi/PWRF", "seed", "disks", "modules", "www/cgi-bin")
+FOLDERS = "bin sbin proc sys dev run tmp etc/acpi/PWRF seed disks modules var/log var/run www".split()
 
 INIT = r"""#!/bin/sh
 export PATH=/bin:/sbin
@@ -59,7 +59,7 @@ CHANGED = r"""#!/bin/sh
 case "$ACTION $SUBSYSTEM" in
 "add cpu") echo 1 > /sys$DEVPATH/online ;;
 "add block")
-  [ -e /disks/$DEVNAME ] && exit
+  [ -e /disks/$DEVNAME ] || grep -q "^/dev/$DEVNAME " /proc/mounts && exit
   [ "$(cat /sys/block/$DEVNAME/ro)" = 1 ] && only=-oro || only=
   [ -n "$(head -c 4096 /dev/$DEVNAME | tr -d '\0')" ] || [ -n "$only" ] || mke2fs /dev/$DEVNAME >/dev/null 2>&1
   mkdir /disks/$DEVNAME

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import pytest
 
@@ -19,7 +20,15 @@ def _nftables() -> bool:
     return os.geteuid() == 0 and all(shutil.which(program) for program in ("nft", "ip", "dnsmasq"))
 
 
-PROBES: dict[str, Callable[[], bool]] = {"docker": _docker, "nftables": _nftables}
+def _libvirt() -> bool:
+    """As root only: tests start a libvirtd of their own."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    programs = ("libvirtd", "virtlogd", "qemu-system-x86_64", "qemu-img", "unshare")
+    there = all(shutil.which(program, path=path) for program in programs)
+    return os.geteuid() == 0 and there and find_spec("libvirt") is not None
+
+
+PROBES: dict[str, Callable[[], bool]] = {"docker": _docker, "nftables": _nftables, "libvirt": _libvirt}
 
 
 def require(name: str) -> None:
