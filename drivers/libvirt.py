@@ -14,10 +14,10 @@ by its power button, and started again.
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 import libvirt
@@ -44,8 +44,11 @@ from drivers.libvirt_volumes import attach, detach, set_volumes
 from drivers.libvirt_xml import Size
 from drivers.linux_external import locked
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 FOLDER = Path("/var/lib/thecloud-libvirt")
-AGAIN = 5.0  # seconds after which the power button is pressed once more: a machine that boots does not heed it
+AGAIN = 1.0  # seconds after which the power button is pressed once more: a machine that boots does not heed it
 NEVER = (
     libvirt.VIR_ERR_INVALID_ARG,
     libvirt.VIR_ERR_NO_NAME,
@@ -125,16 +128,16 @@ class LibvirtCompute:
                 yield UUID(name.removeprefix(self._prefix))
 
     async def console(self, id: UUID) -> Terminal:
-        def opened() -> SerialTerminal:
-            domain = self._running(id)
-            if POWER[domain.state()[0]] != "RUNNING":
-                raise LookupError(f"instance {id} does not run")
-            terminal.open(domain)
-            return terminal
-
-        stream = await self._do(lambda: self._engine.connection().newStream(libvirt.VIR_STREAM_NONBLOCK))
-        terminal = SerialTerminal(stream)
-        return await self._do(opened)
+        domain = await self._do(self._running, id)
+        if (await self._do(seen, domain)).power != "RUNNING":
+            raise LookupError(f"instance {id} does not run")
+        terminal = SerialTerminal(await self._do(self._engine.open))
+        try:
+            await self._do(terminal.open, domain.name())
+        except BaseException:
+            await terminal.close()
+            raise
+        return terminal
 
     async def attach_volume(self, id: UUID, volume: Volume) -> None:
         await self._do(self._with, id, lambda domain: attach(domain, volume))
@@ -145,10 +148,10 @@ class LibvirtCompute:
         except LookupError:
             return
 
-    async def _do(self, work: Any, *arguments: Any) -> Any:
+    async def _do(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """What this returns, done in a thread, with libvirt's errors in the contract's words."""
         try:
-            return await asyncio.to_thread(work, *arguments)
+            return await asyncio.to_thread(work, *arguments, **named)
         except libvirt.libvirtError as error:
             raise told(error) from error
 

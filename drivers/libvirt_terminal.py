@@ -20,15 +20,19 @@ ALL = libvirt.VIR_STREAM_EVENT_READABLE | ENDS
 class SerialTerminal:
     """See Terminal."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self, connection: Any) -> None:
+        """On a connection of its own, which it closes: a stream is not told that its connection was lost."""
+        self._connection = connection
+        self._stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
         self._loop = asyncio.get_running_loop()
         self._printed: asyncio.Queue[bytes] = asyncio.Queue()  # nothing: the end
         self._ahead = 0
         self._ended = False
 
-    def open(self, domain: Any) -> None:
-        """Take the console, in a thread. Raises libvirtError."""
+    def open(self, name: str) -> None:
+        """Take the console of that domain, in a thread. Raises libvirtError."""
+        self._connection.registerCloseCallback(self._lost, None)
+        domain = self._connection.lookupByName(name)
         domain.openConsole(None, self._stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
         self._stream.eventAddCallback(ALL, self._happened, None)
 
@@ -52,9 +56,8 @@ class SerialTerminal:
         """A serial line has no size: whoever is at it tells the machine, with `stty`."""
 
     async def close(self) -> None:
-        if not self._ended:
-            self._end()
-            await asyncio.to_thread(self._leave)
+        self._end()
+        await asyncio.to_thread(self._leave)
 
     def _send(self, data: bytes) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -72,6 +75,10 @@ class SerialTerminal:
             self._stream.eventRemoveCallback()
         with forgiving(lambda error: True):
             self._stream.abort()
+        with forgiving(lambda error: True):
+            self._connection.unregisterCloseCallback()
+        with forgiving(lambda error: True):
+            self._connection.close()
 
     def _happened(self, stream: Any, events: int, _opaque: None) -> None:
         """In the thread of libvirt's events: something is there to read, or it is over."""
@@ -84,6 +91,12 @@ class SerialTerminal:
         if not data:
             with forgiving(lambda error: True):
                 stream.eventRemoveCallback()
+        self._tell(data)
+
+    def _lost(self, _connection: Any, _reason: int, _opaque: None) -> None:
+        self._tell(b"")
+
+    def _tell(self, data: bytes) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._received, data)
 
@@ -99,5 +112,6 @@ class SerialTerminal:
             self._stream.eventUpdateCallback(ENDS)
 
     def _end(self) -> None:
-        self._ended = True
-        self._printed.put_nowait(b"")
+        if not self._ended:
+            self._ended = True
+            self._printed.put_nowait(b"")

@@ -15,9 +15,11 @@ from tempfile import TemporaryDirectory
 from server.images import BuildFailed, run
 
 KERNEL = "linux-image-cloud-amd64"
-MODULES = "virtio_pci virtio_blk virtio_net virtio_balloon virtio_rng isofs ext4 button evdev".split()
+MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_balloon", "virtio_rng", "isofs", "button", "evdev")
 SIZE_MB = 32  # of the disk: the kernel and 2 MB of everything else
-FOLDERS = "bin sbin proc sys dev run tmp etc/acpi/PWRF seed disks modules var/log var/run www".split()
+FOLDERS = (
+    "bin", "sbin", "proc", "sys", "dev", "tmp", "etc/acpi/PWRF", "seed", "disks", "modules", "var/log", "var/run", "www"
+)  # fmt: skip
 
 INIT = r"""#!/bin/sh
 export PATH=/bin:/sbin
