@@ -13,9 +13,13 @@ from tempfile import mkdtemp
 
 import libvirt
 
+from drivers.contracts import InstanceSpec
+from drivers.libvirt import LibvirtCompute
 from drivers.libvirt_engine import run_events
+from tests.drivers.contract import until
 
 PATIENCE = 20.0
+BOOT = 90.0  # seconds for the guest to be ready: ten, on a machine that does nothing else
 FOLDERS = ("etc/libvirt", "var/lib/libvirt", "var/log/libvirt", "var/cache/libvirt", "run/libvirt")
 QEMU = """user = "root"
 group = "root"
@@ -82,3 +86,13 @@ class Libvirtd:
         except libvirt.libvirtError:
             return False
         return True
+
+
+async def printed(driver: LibvirtCompute, spec: InstanceSpec, wanted: bytes, times: int = 1) -> bytes:
+    """All that the console has printed, once these words are in it so many times."""
+
+    async def there() -> bool:
+        return (await driver.logs(spec.id, 1000)).count(wanted) >= times
+
+    await until(there, seconds=BOOT)
+    return await driver.logs(spec.id, 1000)

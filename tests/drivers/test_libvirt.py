@@ -5,11 +5,9 @@ receives and heeds the power button, and boots in a second. What needs an operat
 """
 
 import asyncio
-import hashlib
-import os
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,32 +20,11 @@ from drivers import libvirt_files, libvirt_logs, libvirt_probe
 from drivers.contracts import BootDisk, InstanceSpec, LogBatch, PortBinding, Refused, Seed, SupportsEvents, Volume
 from drivers.libvirt import LibvirtCompute
 from drivers.libvirt_engine import LibvirtLost
-from server import guest_image
 from tests.drivers.contract import ComputeContract, read_until, settled, until
 from tests.engines import require
-from tests.libvirtd import Libvirtd
+from tests.libvirtd import Libvirtd, printed
 
 MIB = 2**20
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "thecloud"
-BOOT = 90.0  # seconds for the guest to be ready: ten, on a machine that does nothing else
-
-
-@pytest.fixture(scope="session")
-def libvirtd() -> Iterator[Libvirtd]:
-    require("libvirt")
-    libvirtd = Libvirtd()
-    yield libvirtd
-    libvirtd.close()
-
-
-@pytest.fixture
-async def driver(libvirtd: Libvirtd, tmp_path: Path) -> AsyncIterator[LibvirtCompute]:
-    folder = tmp_path / "instances"
-    driver = LibvirtCompute(f"test-{uuid4()}", folder=folder, uri=libvirtd.uri, virt_type="qemu", patience=2)
-    yield driver
-    for id in await driver.list():
-        await driver.delete(id)
-    await driver.close()
 
 
 @pytest.fixture
@@ -58,14 +35,6 @@ def echo(tmp_path: Path) -> BootDisk:
     return BootDisk(path=str(path), format="raw", size_gb=1)
 
 
-@pytest.fixture(scope="session")
-async def tiny() -> BootDisk:
-    """The image of the tiny guest, kept between runs."""
-    recipe = hashlib.sha256(Path(guest_image.__file__).read_bytes()).hexdigest()[:12]
-    path = await guest_image.build(CACHE / f"guest-{recipe}.qcow2", say=print)
-    return BootDisk(path=str(path), format="qcow2", size_gb=1)
-
-
 def domains(libvirtd: Libvirtd) -> list[str]:
     connection = libvirt.open(libvirtd.uri)
     try:
@@ -74,23 +43,13 @@ def domains(libvirtd: Libvirtd) -> list[str]:
         connection.close()
 
 
-async def printed(driver: LibvirtCompute, spec: InstanceSpec, wanted: bytes, times: int = 1) -> bytes:
-    """All that the console has printed, once these words are in it so many times."""
-
-    async def there() -> bool:
-        return (await driver.logs(spec.id, 1000)).count(wanted) >= times
-
-    await until(there, seconds=BOOT)
-    return await driver.logs(spec.id, 1000)
-
-
 class TestLibvirtCompute(ComputeContract):
     IMAGE = "echo"
     CANNOT = frozenset({"commands", "ports", "addresses", "traffic"})
 
     @pytest.fixture
-    def driver(self, driver: LibvirtCompute) -> LibvirtCompute:
-        return driver
+    def driver(self, virtual: LibvirtCompute) -> LibvirtCompute:
+        return virtual
 
     @pytest.fixture
     async def spec(self, driver: LibvirtCompute, echo: BootDisk) -> AsyncIterator[InstanceSpec]:
