@@ -375,9 +375,11 @@ def test_what_virt_type_works_is_found_out_once(tmp_path: Path) -> None:
     assert libvirt_probe.virt_type(file) == "kvm"
 
 
-def test_a_machine_that_does_not_answer_does_not_run() -> None:
+def test_a_machine_that_does_not_answer_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     require("libvirt")
-    assert not libvirt_probe.runs("qemu", patience=0.01)
+    halted = bytes.fromhex("f4 ebfd")  # wait: hlt; jmp wait
+    monkeypatch.setattr(libvirt_probe, "SECTOR", halted.ljust(510, b"\0") + b"\x55\xaa")
+    assert not libvirt_probe.runs("qemu", patience=2)
 
 
 def test_kept_logs_are_the_oldest_first(tmp_path: Path) -> None:

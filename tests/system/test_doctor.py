@@ -33,7 +33,8 @@ async def test_doctor_looks_at_what_it_is_asked_for_only() -> None:
     assert "libvirt" in told.output
     assert "postgresql" not in told.output
     told = await command("doctor", "nonsense")
-    assert (told.code, told.errors[:40]) == (2, "thecloud: there is no engine 'nonsense'; ")
+    assert told.code == 2
+    assert "there is no engine 'nonsense'; there is postgresql" in told.errors
 
 
 async def test_doctor_finds_a_running_docker_engine() -> None:
