@@ -79,6 +79,7 @@ $(VENV)/run: requirements.lock pyproject.toml
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps -e . && touch $@
 
 $(VENV)/dev: $(VENV)/run requirements-dev.lock
+	@$(BIN)/thecloud doctor --fix libvirt >/dev/null || true # libvirt-python is built from source
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock && touch $@
 
 $(VENV)/bench: $(VENV)/dev requirements-bench.lock

@@ -57,6 +57,45 @@ class Attachment:
     address: str
     resolver: str  # of names, in the VPC
     domain: str  # under which it finds the VPC's instances
+    # A virtual machine sets its interface up itself, and has to be told of the rest too.
+    mac: str | None = None
+    prefix_length: int | None = None
+    gateway: str | None = None
+
+
+DiskFormat = Literal["qcow2", "raw"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootDisk:
+    """The disk that a virtual machine starts from: its own, which begins as the stored image at `path`.
+
+    The image is never written to, and stays where it is as long as the instance exists.
+    """
+
+    path: str
+    format: DiskFormat
+    size_gb: int  # GiB; the disk grows to it when it is raised, and never shrinks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seed:
+    """What cloud-init in a virtual machine is told at its first start, beside the network of its attachment."""
+
+    hostname: str
+    ssh_keys: tuple[str, ...] = ()
+    user_data: str = ""  # "#cloud-config" or a script
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A further disk of a virtual machine. Its serial number is the first 20 digits of the id."""
+
+    id: UUID
+    path: str
+    format: DiskFormat
+    device: str  # vdb to vdy: what the machine is asked to call it; the guest may not heed that
+    read_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,10 +108,13 @@ class Mount:
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceSpec:
-    """One instance as it should be. Only its size, `power` and `name` change in an instance's life.
+    """One instance as it should be. Only its size, `power`, `name` and `volumes` change in an instance's life.
 
-    With an `attachment` the driver gives the instance no network and no ports: where it runs is seen as `netns`, and
-    a network driver does both.
+    With an `attachment` the driver gives the instance no network and no ports: where it runs is seen as `netns` or
+    `tap`, and a network driver does both.
+
+    `disk`, `seed` and `volumes` are for virtual machines; what runs containers does not look at them. A virtual
+    machine needs a `disk`, and does not look at `env` and `cmd`.
     """
 
     id: UUID
@@ -87,6 +129,9 @@ class InstanceSpec:
     cmd: tuple[str, ...] = ()  # empty: the image's own
     attachment: Attachment | None = None
     mounts: tuple[Mount, ...] = ()
+    disk: BootDisk | None = None
+    seed: Seed | None = None
+    volumes: tuple[Volume, ...] = ()  # all of them: apply() attaches what is missing and detaches others
 
 
 def hostname(name: str) -> str:
@@ -104,6 +149,8 @@ class InstanceSeen:
     exit_code: int | None = None  # of a STOPPED instance whose command ended; None when it never ran
     message: str | None = None  # what it is waiting for, to show the user
     netns: str | None = None  # while it runs with an attachment: the file of its network namespace, new at each start
+    tap: str | None = None  # the same of a virtual machine: the host's end of its interface, new at each start
+    vnc_port: int | None = None  # while it runs: where its screen is, on the host's loopback address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +271,28 @@ class SupportsEvents(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsVolumes(Protocol):
+    """Can give an instance disks, and take them away, while it runs.
+
+    apply() does it too, for all of `InstanceSpec.volumes`; these do it for one, and leave the others.
+    """
+
+    async def attach_volume(self, id: UUID, volume: Volume) -> None:
+        """Have the volume there. Raises LookupError when there is no instance, Refused when it cannot be.
+
+        One that is there already is success.
+        """
+        ...
+
+    async def detach_volume(self, id: UUID, volume_id: UUID) -> None:
+        """Have it gone: nothing of the instance writes to it any longer. Not there is success, as is no instance.
+
+        A guest that does not let go of it makes this fail, and it may be tried again.
+        """
+        ...
+
+
 class Terminal(Protocol):
     """One open terminal inside an instance."""
 
@@ -249,7 +318,10 @@ class SupportsConsole(Protocol):
     """Can open a terminal inside a running instance."""
 
     async def console(self, id: UUID) -> Terminal:
-        """A shell of the instance's image. Raises LookupError when nothing runs, Refused when there is no shell."""
+        """A shell of the instance's image; of a virtual machine its serial console, which the last who asked has alone.
+
+        Raises LookupError when nothing runs, Refused when there is no shell.
+        """
         ...
 
 

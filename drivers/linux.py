@@ -91,8 +91,12 @@ class LinuxNetwork:
         kernel.make_namespace(name)
         publisher = outer.publisher(topology, name, self._publish_address)
         record = self._records.read(name)
-        living = identities(topology)
+        with kernel.entered(kernel.file_of(name)):
+            here = kernel.links()
+        living = identities(topology, here)
         with ExitStack() as stack:
+            host = stack.enter_context(kernel.inside(HOST))
+            home = stack.enter_context(outer.opened(HOST))
             if parts.outer_legs(topology):
                 stack.enter_context(outer.locked())
                 outer.ensure(self._external)
@@ -104,11 +108,13 @@ class LinuxNetwork:
             parts.link_publisher(vpc, publisher)
             peered, waiting = parts.link_peers(vpc, topology, self._names_of_peers(topology))
             parts.set_gateways(vpc, topology)
-            parts.plug_all(vpc, topology, living, record)
+            parts.return_taps(vpc, home, record, topology)
+            parts.plug_all(host, vpc, topology, living, record)
             parts.set_routes(vpc, plan.routes(topology, set(living), peered, self._external))
             parts.set_rules(vpc, plan.rules(topology, set(living), publisher))
             generation = kernel.generation()
-        plugged = {str(id): identity for id, identity in living.items()}
+        taken = {port.id for port in topology.ports if port.tap}
+        plugged = {str(id): parts.TAKEN if id in taken else identity for id, identity in living.items()}
         self._records.write(
             name, Record(topology=topology, publisher=publisher, generation=generation, plugged=plugged)
         )
@@ -141,7 +147,7 @@ class LinuxNetwork:
             as_wanted = all(kernel.routes(table) == specs for table, specs in routes.items())
             as_wanted &= vpc.rules() == plan.rules(wanted, plugged, record.publisher)
             untouched = record.generation == kernel.generation()
-        there = (one for one in wanted.ports if one.netns is None or one.id in plugged)
+        there = (one for one in wanted.ports if (one.netns or one.tap) is None or one.id in plugged)
         named, led = names.serving(name, wanted), published or not record.publisher
         return replace(
             wanted,
@@ -164,7 +170,8 @@ class LinuxNetwork:
             outer.unpublish(vpc_id)
             names.stop(name)
             if kernel.is_namespace(kernel.file_of(name)):
-                with kernel.inside(kernel.file_of(name)) as vpc:
+                with outer.opened(HOST) as home, kernel.inside(kernel.file_of(name)) as vpc:
+                    parts.return_taps(vpc, home, record, None)
                     for one in kernel.links():
                         if one == IGW or one[:2] in ("n-", "x-"):
                             vpc.remove(one)
@@ -189,13 +196,18 @@ def working(elastic_ip: ElasticIp, topology: Topology, public: set[str]) -> bool
     return not wanted or f"{elastic_ip.public_ip}/32" in public
 
 
-def identities(topology: Topology) -> dict[UUID, int]:
-    """Of the ports whose instance runs, the identity of its namespace."""
+def identities(topology: Topology, here: set[str]) -> dict[UUID, int]:
+    """Of the ports whose instance runs, the identity of its namespace, or the number of its tap on the host.
+
+    One of the taps that are in the VPC, whose links are in `here`, is TAKEN.
+    """
     own = kernel.identity(HOST)
+    taps = {port.id: kernel.index(port.tap) for port in topology.ports if port.tap}
+    taps = {id: number or parts.TAKEN for id, number in taps.items() if number or link("p", id) in here}
     found = {port.id: kernel.identity(port.netns) for port in topology.ports if port.netns}
     if own in found.values():
         raise ValueError("a port would be plugged into the namespace of the host")
-    return {id: identity for id, identity in found.items() if identity is not None}
+    return taps | {id: identity for id, identity in found.items() if identity is not None}
 
 
 def program_firewall(record: Record | None, topology: Topology, publisher: Publisher | None) -> None:

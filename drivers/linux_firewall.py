@@ -120,6 +120,11 @@ def outer_links(topology: Topology) -> list[str]:
 def filter_spoofed(ip: Table, topology: Topology, publisher: Publisher | None) -> None:
     inner = ", ".join([*topology.cidrs, *(cidr for peering in topology.peerings for cidr in peering.peer_cidrs)])
     rules = [
+        f'iifname "{link("p", port.id)}" limit rate over {port.mbps * 125_000} bytes/second drop'
+        for port in topology.ports
+        if port.tap and port.mbps is not None
+    ]
+    rules += [
         "iifname . ether saddr . ip saddr @senders accept",
         "iifname . ether saddr @forwarders accept",
         'iifname "lo" accept',

@@ -12,6 +12,8 @@ from drivers.linux_plan import IGW, PEER, PUBLISH, UNREACHABLE, External, Publis
 from drivers.linux_record import Record
 from drivers.network import Port, Subnet, Topology
 
+TAKEN = 0  # in the place of the number on the host of a tap that is there no longer
+
 SETTINGS = {
     "ipv4/ip_forward": "1",
     "ipv4/conf/all/rp_filter": "0",
@@ -115,8 +117,17 @@ def set_gateways(vpc: Netlink, topology: Topology) -> None:
         vpc.do("addr", "add", index=number, address=address.partition("/")[0], prefixlen=32)
 
 
-def plug_all(vpc: Netlink, topology: Topology, living: dict[UUID, int], record: Record | None) -> None:
-    """Have an interface in each namespace in `living`, and no other."""
+def return_taps(vpc: Netlink, home: int, record: Record | None, topology: Topology | None) -> None:
+    """Give the host, whose namespace `home` is, the taps of ports that are no longer there: a machine has but one."""
+    kept = {port.id for port in topology.ports if port.tap} if topology else set()
+    for port in record.topology.ports if record else ():
+        if port.tap and port.id not in kept and (number := kernel.index(link("p", port.id))):
+            vpc.do("link", "set", index=number, state="down")
+            vpc.do("link", "set", index=number, net_ns_fd=home, ifname=port.tap)
+
+
+def plug_all(host: Netlink, vpc: Netlink, topology: Topology, living: dict[UUID, int], record: Record | None) -> None:
+    """Have a link to each instance in `living`, and no other."""
     wanted = {link("p", id) for id in living}
     present = kernel.links()
     for name in present:
@@ -138,14 +149,31 @@ def plug_all(vpc: Netlink, topology: Topology, living: dict[UUID, int], record: 
             and (old.mac, old.name, networks.get(old.subnet_id)) == (port.mac, port.name, subnet)
         )
         if not same:
-            plug(vpc, port, subnet)
+            plug(host, vpc, port, subnet, living[port.id])
         elif old is not None and old.mbps != port.mbps:
             limit(vpc, port)
 
 
-def plug(vpc: Netlink, port: Port, subnet: Subnet) -> None:
-    """A new interface in the instance's namespace, and at last the route to it."""
-    name, network = link("p", port.id), IPv4Network(subnet.cidr)
+def plug(host: Netlink, vpc: Netlink, port: Port, subnet: Subnet, identity: int) -> None:
+    """A new link to the instance, and at last the route to it. `identity` is that of its namespace or tap."""
+    name = link("p", port.id)
+    if port.tap:
+        take(host, vpc, name, identity)
+    else:
+        join(vpc, port)
+    kernel.setting(f"ipv4/neigh/{name}/proxy_delay", "0")
+    neighbour(vpc, name, port.address, port.mac)
+    vpc.up(name)
+    if port.netns:
+        settle_in(port.netns, port, subnet)
+    if port.mbps is not None:
+        limit(vpc, port)
+    vpc.do("route", "replace", dst=f"{port.address}/32", oif=kernel.index(name), scope="link")
+
+
+def join(vpc: Netlink, port: Port) -> None:
+    """A pair of links, of which the other is in the instance's namespace."""
+    name = link("p", port.id)
     assert port.netns
     vpc.remove(name)
     with outer.opened(port.netns) as namespace:
@@ -153,27 +181,40 @@ def plug(vpc: Netlink, port: Port, subnet: Subnet) -> None:
                peer={"ifname": port.name, "net_ns_fd": namespace, "address": port.mac})  # fmt: skip
     if not kernel.index(name):
         raise RuntimeError(f"the instance of port {port.id} has a link {port.name} that is not ours")
-    kernel.setting(f"ipv4/neigh/{name}/proxy_delay", "0")
-    neighbour(vpc, name, port.address, port.mac)
-    vpc.up(name)
-    with kernel.inside(port.netns) as instance:
+
+
+def take(host: Netlink, vpc: Netlink, name: str, number: int) -> None:
+    """The host's tap of this number, in one step here and of this name. It is down until it is brought up here."""
+    if number != TAKEN:
+        vpc.remove(name)
+        with outer.opened(kernel.HOST) as here:
+            host.do("link", "set", index=number, net_ns_fd=here, ifname=name)
+    if not kernel.index(name):
+        raise RuntimeError(f"the tap of {name} went away")
+
+
+def settle_in(netns: str, port: Port, subnet: Subnet) -> None:
+    """The instance's end of its link: address and way out."""
+    with kernel.inside(netns) as instance:
         number = kernel.index(port.name)
+        length = IPv4Network(subnet.cidr).prefixlen
         instance.up("lo")
-        instance.do("addr", "add", index=number, address=port.address, prefixlen=network.prefixlen)
+        instance.do("addr", "add", index=number, address=port.address, prefixlen=length)
         instance.up(port.name)
         if port.name == "eth0":
             instance.do("route", "replace", dst="0.0.0.0/0", gateway=subnet.gateway_ip, oif=number)
-    if port.mbps is not None:
-        limit(vpc, port)
-    vpc.do("route", "replace", dst=f"{port.address}/32", oif=kernel.index(name), scope="link")
 
 
 def limit(vpc: Netlink, port: Port) -> None:
-    """The rate at both ends of the link: what the instance gets, and what it sends."""
-    assert port.netns
+    """The rate at both ends of the link: what the instance gets, and what it sends.
+
+    Into a virtual machine nobody reaches, and kernels come without a policer for links: what that sends over its
+    rate is dropped by the firewall, which lets pass what was left unused in the last second.
+    """
     bound(vpc, link("p", port.id), port.mbps)
-    with kernel.inside(port.netns) as instance:
-        bound(instance, port.name, port.mbps)
+    if port.netns:
+        with kernel.inside(port.netns) as instance:
+            bound(instance, port.name, port.mbps)
 
 
 def bound(namespace: Netlink, name: str, mbps: int | None) -> None:

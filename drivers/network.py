@@ -56,6 +56,10 @@ class Port:
     `netns` is the file of the network namespace that the instance runs in now (of a container: the
     engine's SandboxKey), None while it does not run. Each start makes a new one; apply() puts the
     interface into it. A file that is gone counts as None.
+
+    `tap` is that of a virtual machine: the link of the host that the machine is behind now, which apply()
+    takes away from the host. Each start makes a new one of the same name. One that is gone counts as None.
+    The machine sets its end up itself: `name` says nothing. Only one of `netns` and `tap` is set.
     """
 
     id: UUID
@@ -67,6 +71,7 @@ class Port:
     name: str = "eth0"  # of the interface inside the instance
     mbps: int | None = None  # each way; None: no limit
     netns: str | None = None
+    tap: str | None = None
     published: tuple[PortBinding, ...] = ()
     hostnames: tuple[str, ...] = ()  # lower-case; instances of the VPC resolve them at their gateway address
 
@@ -165,8 +170,9 @@ class NetworkDriver(Protocol):
     async def apply(self, topology: Topology) -> None:
         """Make the VPC so, from whatever is there.
 
-        Every port with a `netns` has its interface in it afterwards, also when the instance was
-        started anew. A peering works as soon as both its VPCs were applied, in either order.
+        Every port with a `netns` has its interface in it afterwards, and one with a `tap` reaches its
+        machine, also when the instance was started anew. A peering works as soon as both its VPCs were
+        applied, in either order.
         """
         ...
 
@@ -179,7 +185,10 @@ class NetworkDriver(Protocol):
         ...
 
     async def delete(self, vpc_id: UUID) -> None:
-        """Have the VPC gone with all that was made for it. Nothing there is success. Instances lose their interface."""
+        """Have the VPC gone with all that was made for it. Nothing there is success.
+
+        Instances lose their interface. A virtual machine's tap goes back to the host, and is down there.
+        """
         ...
 
     async def list(self) -> set[UUID]:

@@ -113,8 +113,10 @@ def migrate(data: Data = None, database_url: DatabaseUrl = None) -> None:
 
 @cli.command()
 def doctor(
+    names: Annotated[list[str] | None, typer.Argument(help="Only these. Default: all, of which optional ones may be "
+                                                      "missing and are not installed")] = None,
     fix: Annotated[bool, typer.Option("--fix", help="Install and start what is missing, where this user may")] = False,
-) -> None:
+) -> None:  # fmt: skip
     """Say of each engine whether it is here, which version, and what to do."""
     from rich.console import Console
     from rich.table import Table
@@ -122,25 +124,42 @@ def doctor(
     from server import engines
 
     table = Table("engine", "for", "found", "version", "what to do")
-    findings = [engines.fix(each, typer.echo) if fix else engines.examine(each) for each in engines.ENGINES]
+    for name in names or ():
+        if name not in (each.name for each in engines.ENGINES):
+            fail(f"there is no engine {name!r}; there is {', '.join(each.name for each in engines.ENGINES)}")
+    chosen = [each for each in engines.ENGINES if not names or each.name in names]
+    needed = [each for each in chosen if names or not each.optional]
+    findings = [engines.fix(each, typer.echo) if fix and each in needed else engines.examine(each) for each in chosen]
     for each in findings:
         found = "yes" if each.answers else "not running" if each.version else "no"
         table.add_row(each.engine.name, each.engine.purpose, found, each.version or "", each.advice)
     Console().print(table)
-    raise typer.Exit(1 if any(each.advice for each in findings) else 0)
+    raise typer.Exit(1 if any(each.advice for each in findings if each.engine in needed) else 0)
 
 
 @images.command("build")
 def build_images(
-    names: Annotated[list[str], typer.Argument(help="Which: see `thecloud images list`; or all")],
+    names: Annotated[list[str], typer.Argument(help="Which: see `thecloud images list`; or all; or guest")],
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build again what is there")] = False,
+    data: Data = None,
 ) -> None:
-    """Build images into this host's engine, named as a registry would name them."""
+    """Build images into this host's engine, named as a registry would name them.
+
+    `guest` is a tiny one for virtual machines: a file, images/guest.qcow2 in the data folder.
+    """
     import asyncio
 
+    from server import guest_image
     from server import images as recipes
 
     for name in recipes.names() if names == ["all"] else names:
+        if name == "guest":
+            target = read(data=data).data / "images/guest.qcow2"
+            try:
+                typer.echo(asyncio.run(guest_image.build(target, rebuild=rebuild, say=typer.echo)))
+            except recipes.BuildFailed as error:
+                fail(str(error))
+            continue
         if name not in recipes.names():
             fail(f"there is no recipe for {name!r}; there is {', '.join(recipes.names())}")
         try:

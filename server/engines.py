@@ -3,15 +3,18 @@
 import asyncio
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from server import postgres
 
 PATIENCE = 30.0  # seconds for an engine to answer after its start
 DOCKER_SOCKET = Path("/var/run/docker.sock")
+LIBVIRT_SOCKET = "/run/libvirt/libvirt-sock"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Engine:
     advice: str = "see why it does not answer"  # where it is installed and does not
     start: Callable[[], None] | None = None
     before_install: Callable[[], None] = lambda: None
+    optional: bool = False  # only what asks for it by name needs it
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,30 @@ def start_docker() -> None:
                          start_new_session=True)  # fmt: skip
 
 
+def libvirt_version() -> str | None:
+    """That of libvirtd, once QEMU is there too, and the driver's library or what that is built with."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    there = all(shutil.which(program, path=path) for program in ("virtlogd", "qemu-system-x86_64", "qemu-img"))
+    there &= find_spec("libvirt") is not None or Path("/usr/include/libvirt/libvirt.h").exists()
+    program = shutil.which("libvirtd", path=path)
+    return first_line(program, "--version") if program and there else None
+
+
+def libvirt_answers() -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(5)
+        return probe.connect_ex(LIBVIRT_SOCKET) == 0
+
+
+def start_libvirt() -> None:
+    """Start libvirtd, and what keeps the logs of consoles, the way this machine starts services, else by hand."""
+    if Path("/run/systemd/system").exists():
+        subprocess.run([*as_root(), "systemctl", "start", "virtlogd", "libvirtd"], check=False)
+        return
+    for program in ("virtlogd", "libvirtd"):
+        subprocess.run([*as_root(), f"/usr/sbin/{program}", "-d"], check=False)
+
+
 def no_cluster_of_its_own() -> None:
     """Debian's package would make and start a cluster; we start our own."""
     if not Path("/usr/share/postgresql-common").exists():
@@ -97,6 +125,13 @@ ENGINES = (
            lambda: shutil.which("qemu-img") is not None),
     Engine("image tools", "`thecloud images build`", ("mmdebstrap",), lambda: first_line("mmdebstrap", "--version"),
            lambda: shutil.which("mmdebstrap") is not None),
+    # Without its -sysv package apt would install systemd, where there is none. The last six: libvirt-python is built
+    # from source, and the tiny guest from Debian's kernel.
+    Engine("libvirt", "instances in virtual machines",
+           ("libvirt-daemon-system", "libvirt-daemon-system-sysv", "qemu-system-x86", "qemu-utils",
+            "libvirt-dev", "pkg-config", "gcc", "syslinux", "mtools", "kmod"),
+           libvirt_version, libvirt_answers, "start it as root: `thecloud doctor --fix libvirt`", start_libvirt,
+           optional=True),
 )  # fmt: skip
 
 

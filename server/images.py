@@ -23,6 +23,16 @@ from aiodocker.jsonstream import json_stream_list
 
 SUITE = "bookworm"
 ROOM = 3 * 2**30  # what unpacking the biggest takes
+PACKAGES = {  # of tools that are not called like the package they are in
+    "apt-get": "apt",
+    "apt-cache": "apt",
+    "depmod": "kmod",
+    "dpkg-deb": "dpkg",
+    "mcopy": "mtools",
+    "mformat": "mtools",
+    "modprobe": "kmod",
+    "qemu-img": "qemu-utils",
+}
 
 
 class BuildFailed(Exception):
@@ -134,11 +144,11 @@ async def _import(docker: Docker, recipe: Recipe, tags: list[str], archive: IO[b
 
 async def _busybox(folder: Path, archive: Path) -> None:
     """A tree of one static binary, with a link for each of its applets."""
-    await _run("apt-get", "download", "busybox-static", folder=folder)
+    await run("apt-get", "download", "busybox-static", folder=folder)
     [package] = os.listdir(folder)
-    await _run("dpkg-deb", "-x", package, "root", folder=folder)
+    await run("dpkg-deb", "-x", package, "root", folder=folder)
     binary = folder / "root/bin/busybox"
-    applets = (await _run(str(binary), "--list", folder=folder)).decode().split()
+    applets = (await run(str(binary), "--list", folder=folder)).decode().split()
     with tarfile.open(archive, "w") as tree:
         for path, mode in {"bin": 0o755, "etc": 0o755, "root": 0o700, "tmp": 0o1777, "var/www": 0o755}.items():
             _add(tree, tarfile.TarInfo(path), type=tarfile.DIRTYPE, mode=mode)
@@ -174,7 +184,7 @@ async def _bootstrap(recipe: Recipe, folder: Path, archive: Path) -> None:
     """A minimal Debian with the recipe's packages, without documentation and translations."""
     left_out = ("doc", "man", "locale", "info")
     hooks = ['rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*.bin "$1"/var/log/*.log', recipe.hook]
-    await _run(
+    await run(
         *("mmdebstrap", "--quiet", "--variant=minbase", "--format=tar"),
         f"--include={','.join(('ca-certificates', *recipe.packages))}",
         '--aptopt=Acquire::Languages "none"',
@@ -189,7 +199,7 @@ async def _bootstrap(recipe: Recipe, folder: Path, archive: Path) -> None:
 async def _sources(folder: Path) -> list[str]:
     """This machine's own sources of the suite; none when it is another system, then mmdebstrap uses Debian's."""
     line = "deb $(SITE) $(RELEASE) $(COMPONENT)"
-    found = await _run(
+    found = await run(
         "apt-get", "indextargets", "--format", line, "Created-By: Packages", "Origin: Debian", folder=folder
     )
     return sorted({source for source in found.decode().splitlines() if source.split()[2].startswith(SUITE)})
@@ -201,11 +211,11 @@ def _roomy() -> Path | None:
     return memory if memory.is_dir() and shutil.disk_usage(memory).free > ROOM else None
 
 
-async def _run(*command: str, folder: Path) -> bytes:
+async def run(*command: str, folder: Path) -> bytes:
     """What the command printed. Raises BuildFailed with its last words, or with what to install."""
     tool = command[0]
     if shutil.which(tool) is None:
-        package = {"apt-get": "apt", "dpkg-deb": "dpkg"}.get(tool, tool)
+        package = PACKAGES.get(tool, tool)
         raise BuildFailed(f"{tool} is missing; install it with `apt install {package}`")
     process = await asyncio.create_subprocess_exec(
         *("env", f"TMPDIR={folder.parent}", "LC_ALL=C", *command),

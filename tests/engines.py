@@ -35,12 +35,21 @@ def _ovn() -> bool:
     return _nftables() and find_spec("ovsdbapp") is not None and all(shutil.which(program) for program in programs)
 
 
+def _libvirt() -> bool:
+    """As root only: tests start a libvirtd of their own."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    programs = ("libvirtd", "virtlogd", "qemu-system-x86_64", "qemu-img", "unshare")
+    there = all(shutil.which(program, path=path) for program in programs)
+    return os.geteuid() == 0 and there and find_spec("libvirt") is not None
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "docker": _docker,
     "nftables": _nftables,
     "qemu-img": _qemu_img,
     "loop devices": _loop_devices,
     "ovn": _ovn,
+    "libvirt": _libvirt,
 }
 
 

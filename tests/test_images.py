@@ -12,7 +12,7 @@ from aiodocker import Docker, DockerError
 
 from drivers.contracts import InstanceSpec, PortBinding
 from drivers.docker import DockerCompute
-from server import images
+from server import guest_image, images
 from tests.drivers.contract import free_port, settled, until
 from tests.engines import require
 
@@ -113,3 +113,19 @@ async def test_a_missing_tool_is_named_with_its_package(
 async def test_a_missing_engine_is_named() -> None:
     with pytest.raises(images.BuildFailed, match="thecloud doctor"):
         await images.build("busybox", say=print, url="unix:///nowhere/docker.sock")
+
+
+async def test_a_guest_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    told: list[str] = []
+    there = tmp_path / "guest.qcow2"
+    there.write_bytes(b"mine")
+    assert await guest_image.build(there, say=told.append) == there
+    assert there.read_bytes() == b"mine"
+    assert told == [f"guest: {there} is there"]
+
+
+async def test_a_tool_that_the_guest_needs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(images.BuildFailed, match="apt-get is missing"):
+        await guest_image.build(tmp_path / "images/guest.qcow2", say=print)
+    assert list((tmp_path / "images").iterdir()) == []
