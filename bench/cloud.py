@@ -13,8 +13,8 @@ from server import auth, db, migrate, postgres, process
 from server.auth import Member, User
 from server.config import Config
 from server.db import Database, Tx
+from server.instances import Instance
 from server.networks import Vpc
-from server.services.instances import Instance
 from server.services.tenants import Tenant
 
 INSTANCES = 20
@@ -55,7 +55,8 @@ async def fill(tx: Tx, url: str) -> Prepared:
     )  # fmt: skip
     for number in range(INSTANCES):
         await db.insert(
-            tx, Instance, id=uuid4(), tenant_id=tenant_id, user_id=user_id, host="local", name=f"web-{number:02}",
+            tx, Instance, id=uuid4(), tenant_id=tenant_id, user_id=user_id, host="local", driver="docker",
+            name=f"web-{number:02}", netns=None, tap=None,
             image="nginx", instance_type="basic-2", vcpus=1, memory_mb=1024, ports=f"{20000 + number}:80",
             env=["MODE=production"], cmd=[], labels={"tier": "web"}, metadata={"owner": "ops"}, vpc_id=None,
             subnet_id=None, private_ip=f"10.0.0.{number + 2}", container_id=uuid4().hex[:12], desired="RUNNING",

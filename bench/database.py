@@ -22,8 +22,8 @@ from bench.figure import figure
 from server import auth, db
 from server.auth import _OWNER_OF
 from server.db import Database, Tx
+from server.instances import Instance
 from server.services import instances
-from server.services.instances import Instance
 
 ROUNDS, CALLS = 150, 10
 Read = Callable[[], Awaitable[int]]

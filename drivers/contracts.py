@@ -85,6 +85,7 @@ class Seed:
     hostname: str
     ssh_keys: tuple[str, ...] = ()
     user_data: str = ""  # "#cloud-config" or a script
+    mounts: tuple[tuple[UUID, str], ...] = ()  # volumes, and where they are to be found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +178,8 @@ class Capacity:
 
 class ComputeDriver(Protocol):
     """Runs the instances of one host."""
+
+    starts: tuple[str, ...]  # formats of images: "container", "qcow2", "raw"
 
     async def apply(self, spec: InstanceSpec) -> InstanceSeen:
         """Make the instance, or bring the one there to its size and power. A stopped command is started again.
@@ -321,6 +324,31 @@ class SupportsConsole(Protocol):
         """A shell of the instance's image; of a virtual machine its serial console, which the last who asked has alone.
 
         Raises LookupError when nothing runs, Refused when there is no shell.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsScreen(Protocol):
+    """Can show the screen of a running instance, and take its keys and mouse."""
+
+    async def screen(self, id: UUID) -> Terminal:
+        """What goes to and fro is the Remote Framebuffer Protocol (RFC 6143). resize() does nothing.
+
+        Raises LookupError when nothing runs.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsSnapshots(Protocol):
+    """Can make an image of an instance."""
+
+    async def snapshot(self, id: UUID, path: Path) -> None:
+        """Have what is on the instance's own disk at this moment in a new file, from which others can start.
+
+        The instance goes on meanwhile. What is not written yet in it is not in the file. Raises LookupError when
+        there is no instance. Cut off, it may be called again, with the same path or another.
         """
         ...
 

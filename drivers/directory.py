@@ -27,8 +27,10 @@ class DirectoryVolumes:
     def __init__(self, folder: Path) -> None:
         self._volumes, self._snapshots, self._mounts = (folder / name for name in ("disks", "snapshots", "mounts"))
 
-    async def apply(self, id: UUID, size_gb: int, snapshot_id: UUID | None = None) -> VolumeSeen:
-        return await asyncio.to_thread(self._apply, id, size_gb, snapshot_id)
+    async def apply(
+        self, id: UUID, size_gb: int, snapshot_id: UUID | None = None, *, opaque: bool = False
+    ) -> VolumeSeen:  # fmt: skip
+        return await asyncio.to_thread(self._apply, id, size_gb, snapshot_id, opaque)
 
     async def observe(self, id: UUID) -> VolumeSeen | None:
         return await asyncio.to_thread(self._observe, id)
@@ -54,7 +56,7 @@ class DirectoryVolumes:
     async def list_snapshots(self) -> set[UUID]:
         return await asyncio.to_thread(ids, self._snapshots)
 
-    def _apply(self, id: UUID, size_gb: int, snapshot_id: UUID | None) -> VolumeSeen:
+    def _apply(self, id: UUID, size_gb: int, snapshot_id: UUID | None, opaque: bool) -> VolumeSeen:
         disk = self._volumes / f"{id}"
         if not disk.exists():
             self._make(disk, size_gb, snapshot_id)
@@ -64,8 +66,9 @@ class DirectoryVolumes:
                 raise Refused(f"volume {id} is in use; it grows when it is not")
             mark.touch()
             run("truncate", "--size", f"{max(disk.stat().st_size, size_gb * GIB)}", str(disk))
-            checked = run("e2fsck", "-f", "-p", str(disk), fine=(0, 1))  # 1: something was mended
-            run("resize2fs", str(disk), said=checked)
+            if not opaque:
+                checked = run("e2fsck", "-f", "-p", str(disk), fine=(0, 1))  # 1: something was mended
+                run("resize2fs", str(disk), said=checked)
             mark.unlink()
         seen = self._observe(id)
         assert seen is not None

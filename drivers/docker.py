@@ -57,6 +57,8 @@ STEPS = {  # from what is there towards what is wanted
 class DockerCompute:
     """Compute on one Docker Engine. It keeps apart from other clouds on the same engine by `cloud_id`."""
 
+    starts = ("container",)
+
     def __init__(self, cloud_id: str, url: str | None = None, publish_address: str = "127.0.0.1") -> None:
         self._cloud_id = cloud_id
         self._url = url or "unix:///var/run/docker.sock"

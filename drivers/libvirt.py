@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_args
 from uuid import UUID
 
 import libvirt
@@ -26,6 +26,7 @@ from drivers import libvirt_files, libvirt_logs, libvirt_xml
 from drivers import linux_kernel as kernel
 from drivers.contracts import (
     Capacity,
+    DiskFormat,
     InstanceSeen,
     InstanceSpec,
     LogBatch,
@@ -38,8 +39,9 @@ from drivers.contracts import (
 from drivers.libvirt_engine import Engine, LibvirtLost, forgiving, lost, not_there, wrong_state
 from drivers.libvirt_files import GIB, Files
 from drivers.libvirt_probe import VirtType, virt_type
+from drivers.libvirt_snapshots import copy_disk
 from drivers.libvirt_stats import use
-from drivers.libvirt_terminal import SerialTerminal
+from drivers.libvirt_terminal import Screen, SerialTerminal
 from drivers.libvirt_volumes import attach, detach, set_volumes
 from drivers.libvirt_xml import Size
 from drivers.linux_external import locked
@@ -75,6 +77,8 @@ ALL_OF_IT = (
 
 class LibvirtCompute:
     """Compute on one libvirtd. A machine that is asked to stop has `patience` seconds before it is switched off."""
+
+    starts = get_args(DiskFormat)
 
     def __init__(
         self,
@@ -139,6 +143,15 @@ class LibvirtCompute:
             raise
         return terminal
 
+    async def screen(self, id: UUID) -> Terminal:
+        port = (await self._do(lambda: seen(self._running(id)))).vnc_port
+        if port is None:
+            raise LookupError(f"instance {id} does not run")
+        return Screen(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def snapshot(self, id: UUID, path: Path) -> None:
+        await self._do(self._with, id, lambda domain: copy_disk(domain, self._files(id), path))
+
     async def attach_volume(self, id: UUID, volume: Volume) -> None:
         await self._do(self._with, id, lambda domain: attach(domain, volume))
 
@@ -163,6 +176,8 @@ class LibvirtCompute:
             self._check_size(spec)
             if domain is None:
                 domain = self._make(spec)
+            if spec.power == "STOPPED":  # first: a guest that lets go of nothing can be switched off
+                self._bring_to_power(domain, spec.power)
             self._resize(domain, spec)
             set_volumes(domain, spec.volumes)
             self._bring_to_power(domain, spec.power)

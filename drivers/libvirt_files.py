@@ -12,6 +12,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pycdlib
 
@@ -80,9 +81,9 @@ def check(image: str, disk: BootDisk | None) -> None:
         raise Refused(f"the disk of this image has {needed} GiB, and one of {disk.size_gb} GiB is asked for")
 
 
-def qemu_img(*arguments: str) -> str:
+def qemu_img(*arguments: str, patience: float = PATIENCE) -> str:
     done = subprocess.run(
-        ["qemu-img", *arguments], capture_output=True, text=True, timeout=PATIENCE, env=os.environ | {"LC_ALL": "C"}
+        ["qemu-img", *arguments], capture_output=True, text=True, timeout=patience, env=os.environ | {"LC_ALL": "C"}
     )
     if done.returncode:
         raise RuntimeError(f"qemu-img {arguments[0]}: {done.stderr.strip()[:2000]}")
@@ -97,7 +98,22 @@ def seed(spec: InstanceSpec) -> dict[str, str]:
     files = {"meta-data": meta_data, "user-data": told.user_data or "#cloud-config\n{}\n"}
     if spec.attachment:
         files["network-config"] = network_config(spec.attachment)
+    if told.mounts:
+        files["vendor-data"] = vendor_data(told.mounts)
     return files
+
+
+def vendor_data(mounts: tuple[tuple[UUID, str], ...]) -> str:
+    """What cloud-init adds to the user data: where the volumes are mounted, found by their serial numbers."""
+    lines = (
+        json.dumps([f"/dev/disk/by-id/virtio-{serial(id)}", path, "auto", "defaults,nofail"]) for id, path in mounts
+    )
+    return "#cloud-config\nmounts:\n" + "".join(f"- {line}\n" for line in lines)
+
+
+def serial(id: UUID) -> str:
+    """The serial number of a volume: virtio has room for twenty characters."""
+    return id.hex[:20]
 
 
 def network_config(attachment: Attachment) -> str:

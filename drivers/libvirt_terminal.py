@@ -1,8 +1,12 @@
-"""The serial console of a virtual machine as a terminal. libvirt lets one at a time have it: the last who asks."""
+"""The serial console and the screen of a virtual machine.
+
+libvirt lets one at a time have the console: the last who asks.
+"""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import libvirt
@@ -115,3 +119,28 @@ class SerialTerminal:
         if not self._ended:
             self._ended = True
             self._printed.put_nowait(b"")
+
+
+class Screen:
+    """The screen of a virtual machine, as VNC has it: see SupportsScreen."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def output(self) -> AsyncIterator[bytes]:
+        with suppress(ConnectionError):
+            while data := await self._reader.read(READ_BYTES):
+                yield data
+
+    async def write(self, data: bytes) -> None:
+        self._writer.write(data)
+        async with asyncio.timeout(PATIENCE):
+            await self._writer.drain()
+
+    async def resize(self, columns: int, rows: int) -> None:
+        """The machine decides on the size of its screen."""
+
+    async def close(self) -> None:
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element, fromstring
 from xml.sax.saxutils import quoteattr
 
 from drivers.contracts import Attachment, InstanceSpec, Volume
-from drivers.libvirt_files import Files
+from drivers.libvirt_files import Files, serial
 
 SPARE_PORTS = 26  # where disks are plugged in while it runs, and what else may come: q35 cannot grow more later
 VOLUME = "ua-volume-"  # libvirt keeps aliases that begin with "ua-"
@@ -96,7 +96,7 @@ def disk(volume: Volume) -> str:
   <source file={quoteattr(volume.path)}/>
   <target dev={quoteattr(volume.device)} bus='virtio'/>
   {"<readonly/>" if volume.read_only else ""}
-  <serial>{volume.id.hex[:20]}</serial>
+  <serial>{serial(volume.id)}</serial>
   <alias name='{VOLUME}{volume.id}'/>
 </disk>"""
 
@@ -128,6 +128,12 @@ def volumes(tree: Element) -> dict[UUID, Element]:
         if name.startswith(VOLUME):
             found[UUID(name.removeprefix(VOLUME))] = one
     return found
+
+
+def disks(text: str) -> list[str]:
+    """The names of a domain's disks."""
+    targets = fromstring(text).iterfind("devices/disk/target")  # noqa: S314 - libvirtd's own
+    return [target.get("dev", "") for target in targets]
 
 
 def read(text: str) -> Live:

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from drivers.contracts import ComputeDriver, Mailer
+from drivers.contracts import ComputeDriver, Mailer, SupportsImageArchives
 from drivers.linux_plan import External
 from drivers.network import NetworkDriver
 from drivers.volumes import VolumeDriver
@@ -16,12 +16,20 @@ from drivers.volumes import VolumeDriver
 class Drivers:
     """One of each kind, for this host."""
 
-    compute: ComputeDriver
-    compute_name: str
+    compute: Mapping[str, ComputeDriver]  # by name, the first choice first
     network: NetworkDriver
     volumes: VolumeDriver
     mail: Mailer
     closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+
+    def starting(self, format: str) -> str | None:
+        """The driver that starts images of this format."""
+        return next((name for name, driver in self.compute.items() if format in driver.starts), None)
+
+    @property
+    def archives(self) -> SupportsImageArchives | None:
+        """What has images of containers loaded into its engine."""
+        return next((each for each in self.compute.values() if isinstance(each, SupportsImageArchives)), None)
 
     async def close(self) -> None:
         for close in self.closing:
@@ -30,23 +38,28 @@ class Drivers:
 
 def load(
     *, compute: str, network: str, cloud_id: str, publish: str, external: str, data: Path, smtp_url: str,
-    mail_from: str, ovn: Mapping[str, str] | None = None,
+    mail_from: str, ovn: Mapping[str, str] | None = None, libvirt: Mapping[str, Any] | None = None,
 ) -> Drivers:  # fmt: skip
-    """The drivers by name. Raises LookupError for one that there is not, ValueError for a range that is none.
+    """The drivers by name; `compute` may have several. Raises LookupError for one that there is not, ValueError for a
+    range that is none.
 
-    `ovn` has where OVN's databases are, for the driver of that name.
+    `ovn` and `libvirt` have what the drivers of these names are made with, such as where their daemons are.
     """
     from drivers.directory import DirectoryVolumes
     from drivers.mail import Outbox, Smtp
 
-    computing = find("compute", compute, {"docker": "DockerCompute"})(cloud_id, publish_address=publish)
+    known = {"docker": "DockerCompute", "libvirt": "LibvirtCompute"}
+    settings: dict[str, Mapping[str, Any]] = {"docker": {"publish_address": publish}, "libvirt": libvirt or {}}
+    computing: dict[str, Any] = {
+        name: find("compute", name, known)(cloud_id, **settings[name]) for name in map(str.strip, compute.split(","))
+    }
     networks = find("network", network, {"linux": "LinuxNetwork", "ovn": "OvnNetwork"})
     special = ovn or {} if network == "ovn" else {"publish_address": publish}
     networking = networks(cloud_id, External.of(external), **special)
     volumes = DirectoryVolumes(data / "volumes")
     mail: Mailer = Smtp(smtp_url, mail_from) if smtp_url else Outbox(data / "outbox", mail_from)
-    closing = [computing.close, *([networking.close] if network == "ovn" else [])]
-    return Drivers(computing, compute, networking, volumes, mail, closing)
+    closing = [*(each.close for each in computing.values()), *([networking.close] if network == "ovn" else [])]
+    return Drivers(computing, networking, volumes, mail, closing)
 
 
 def find(kind: str, name: str, known: dict[str, str]) -> Any:

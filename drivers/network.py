@@ -75,6 +75,11 @@ class Port:
     published: tuple[PortBinding, ...] = ()
     hostnames: tuple[str, ...] = ()  # lower-case; instances of the VPC resolve them at their gateway address
 
+    @property
+    def runs(self) -> bool:
+        """Whether the instance is there now."""
+        return self.netns is not None or self.tap is not None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:

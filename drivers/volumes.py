@@ -23,10 +23,13 @@ class VolumeSeen:
 class VolumeDriver(Protocol):
     """Keeps the volumes of one host, or of all."""
 
-    async def apply(self, id: UUID, size_gb: int, snapshot_id: UUID | None = None) -> VolumeSeen:
+    async def apply(
+        self, id: UUID, size_gb: int, snapshot_id: UUID | None = None, *, opaque: bool = False
+    ) -> VolumeSeen:  # fmt: skip
         """Have the volume there, of this size in GiB: a new one is empty, or as the snapshot.
 
-        One that is there grows with what is in it; it never shrinks. Raises Refused to let one grow that is
+        One that is there grows, with the file system on it unless that is `opaque`: a virtual machine has written
+        there, and what it wrote is not looked into. It never shrinks. Raises Refused to let one grow that is
         mounted, for a snapshot that is not there, and where there is no room.
         """
         ...

@@ -327,7 +327,10 @@ class Shim:
             if not endpoint.streams:
                 raise ApiError("METHOD_NOT_ALLOWED", "this is not a WebSocket")
             first = await self._read(endpoint, values, scope, receive)
-            await send({"type": "websocket.accept", "headers": [(b"x-request-id", metadata["x-request-id"].encode())]})
+            # noVNC and others ask for this name of what everybody does anyway: to send what is binary as such
+            subprotocol = "binary" if "binary" in scope["subprotocols"] else None
+            await send({"type": "websocket.accept", "subprotocol": subprotocol,
+                        "headers": [(b"x-request-id", metadata["x-request-id"].encode())]})  # fmt: skip
             address = scope["client"][0] if scope["client"] else ""
             requests = typed(endpoint.request, first, receive)
             async with aclosing(self.backend.stream(endpoint.handle, requests, metadata, address, {})) as responses:

@@ -27,11 +27,13 @@ class Config:
     insecure: bool = False  # listen beyond loopback without TLS
     workers: int = 1  # server processes
     host: str = "local"  # this machine's name among those that run instances
-    compute: str = "docker"  # the compute driver: a module of drivers/
+    compute: str = "docker"  # the compute drivers, separated by commas: docker, libvirt
     network: str = "linux"  # the network driver: a module of drivers/
     ovn_northbound: str = "unix:/run/ovn/ovnnb_db.sock"  # of the driver ovn: OVN's northbound database
     ovn_southbound: str = "unix:/run/ovn/ovnsb_db.sock"  # and its southbound one
     ovs_database: str = "unix:/run/openvswitch/db.sock"  # and that of this host's Open vSwitch
+    libvirt_uri: str = "qemu:///system"  # of the driver libvirt: where libvirtd answers
+    libvirt_folder: Path = Path("/var/lib/thecloud-libvirt")  # and the files of its virtual machines
     external_network: str = "100.64.0.0/16"  # that elastic IPs are addresses of; its first is the gateway's
     image_bytes: int = 10 * 2**30  # the largest file of an image
     image_disk_gb: int = 100  # the largest disk that may be in one, in GiB

@@ -2,7 +2,8 @@
 
 It is to a virtual machine what the busybox image is to a container. It takes its name and its address
 from a NoCloud seed, runs the user data when that is a script, serves a page on port 80, mounts every
-further disk (one without a file system gets one) and shows it under /disks, leaves a shell on the serial
+further disk (one without a file system gets one) and shows it under /disks, and where the seed's vendor
+data want it, leaves a shell on the serial
 console and powers off when the power button is pressed. `GUEST_READY` on the console says that it is up.
 """
 
@@ -66,12 +67,16 @@ case "$ACTION $SUBSYSTEM" in
   [ -n "$(head -c 4096 /dev/$DEVNAME | tr -d '\0')" ] || [ -n "$only" ] || mke2fs /dev/$DEVNAME >/dev/null 2>&1
   mkdir /disks/$DEVNAME
   if mount $only -t ext4 /dev/$DEVNAME /disks/$DEVNAME 2>/dev/null; then
+    serial=$(cat /sys/block/$DEVNAME/serial)
+    path=$(sed -n "s|^- \[\"/dev/disk/by-id/virtio-$serial\", \"\([^\"]*\)\".*|\1|p" /seed/vendor-data 2>/dev/null)
+    [ -n "$path" ] && mkdir -p "$path" && mount --bind /disks/$DEVNAME "$path"
     echo "DISK $DEVNAME $(cat /sys/block/$DEVNAME/serial) $(cat /sys/block/$DEVNAME/size)" > /dev/console
   else
     rmdir /disks/$DEVNAME
   fi ;;
 "remove block")
-  umount -l /disks/$DEVNAME && rmdir /disks/$DEVNAME && echo "DISK_GONE $DEVNAME" > /dev/console ;;
+  for path in $(sed -n "s|^/dev/$DEVNAME \(/[^ ]*\) .*|\1|p" /proc/mounts); do umount -l $path; done
+  [ -d /disks/$DEVNAME ] && rmdir /disks/$DEVNAME && echo "DISK_GONE $DEVNAME" > /dev/console ;;
 esac
 """
 

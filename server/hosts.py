@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from drivers.contracts import Capacity, ComputeDriver
 from server import db
 from server.db import METADATA, Tx
 from server.errors import ApiError, invalid
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 BEAT = timedelta(seconds=10)
 SILENT = timedelta(seconds=45)  # without a beat, and nothing new is put there
+PATIENCE = 5.0  # seconds for a compute engine to answer
 FIRST = 3.0  # seconds that a start waits for the first beat
 
 HOSTS = sa.Table(
@@ -46,25 +48,39 @@ _promised = (
 )
 _BY_ROOM = sa.select(HOSTS).where(alive).order_by(_promised / HOSTS.c.memory_mb, HOSTS.c.name)
 _ONE = sa.select(HOSTS).where(HOSTS.c.name == sa.bindparam("host"))
-_IS_ALIVE = sa.select(HOSTS.c.name).where(HOSTS.c.name == sa.bindparam("host"), alive)
+_WORKS_WITH = sa.select(HOSTS.c.compute).where(HOSTS.c.name == sa.bindparam("host"), alive)
 
 
 @every(BEAT, each_host=True)
 async def beat(app: "App") -> None:
-    """Say what this host has. It falls silent when its compute engine does not answer, and catches up afterwards."""
-    has = await app.drivers.compute.capacity()
+    """Say what this host has, and which of its compute drivers answer. It falls silent when none does, and catches up
+    once more of them do."""
+    drivers = app.drivers.compute
+    answers = dict(zip(drivers, await asyncio.gather(*map(_capacity, drivers.values())), strict=True))
+    has = [each for each in answers.values() if isinstance(each, Capacity)]
+    if not has:
+        raise next(each for each in answers.values() if isinstance(each, Exception))
+    compute = ",".join(name for name, answer in answers.items() if isinstance(answer, Capacity))
     async with app.db.transaction() as tx:
-        if not await db.value(tx, _IS_ALIVE, host=app.config.host):
+        if await db.value(tx, _WORKS_WITH, host=app.config.host) != compute:
             await hurry(tx, app.config.host)
-        await db.execute(tx, _BEAT, name=app.config.host, compute=app.drivers.compute_name,
-                         vcpus=has.vcpus, memory_mb=has.memory_mb)  # fmt: skip
+        await db.execute(tx, _BEAT, name=app.config.host, compute=compute,
+                         vcpus=has[0].vcpus, memory_mb=has[0].memory_mb)  # fmt: skip
+
+
+async def _capacity(driver: ComputeDriver) -> Capacity | Exception:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await driver.capacity()
+    except Exception as error:
+        return error
 
 
 async def heard(app: "App") -> None:
     """Wait until this host may be given instances, but not for long: its compute engine may be away."""
     with suppress(TimeoutError):
         async with asyncio.timeout(FIRST), app.db.reading() as tx:
-            while not await db.value(tx, _IS_ALIVE, host=app.config.host):  # noqa: ASYNC110 - it is in the database
+            while not await db.value(tx, _WORKS_WITH, host=app.config.host):  # noqa: ASYNC110 - it is in the database
                 await asyncio.sleep(0.02)
 
 
@@ -73,18 +89,20 @@ class Place:
     """Where an instance goes, and what it takes there."""
 
     host: str
+    driver: str
     vcpus: int
     memory_mb: int
 
 
-async def find_place(tx: Tx, vcpus: int, memory_mb: int, only: str | None = None) -> Place:
+async def find_place(tx: Tx, driver: str, vcpus: int, memory_mb: int, only: str | None = None) -> Place:
     """The host with the most room for an instance of this size. `only`: no other will do."""
-    alive = [host for host in await db.records(tx, _BY_ROOM) if only in (None, host["name"])]
+    alive = [host for host in await db.records(tx, _BY_ROOM)
+             if only in (None, host["name"]) and driver in host["compute"].split(",")]  # fmt: skip
     if not alive:
-        raise ApiError("UNAVAILABLE", "no host that runs instances answers; see `thecloud doctor` there")
+        raise ApiError("UNAVAILABLE", f"no host that runs instances with {driver} answers; see `thecloud doctor` there")
     for host in alive:
         if host["vcpus"] >= vcpus and host["memory_mb"] >= memory_mb:
-            return Place(host["name"], vcpus, memory_mb)
+            return Place(host["name"], driver, vcpus, memory_mb)
     most = max((host["vcpus"], host["memory_mb"]) for host in alive)
     raise invalid("instance_type", f"no host has {vcpus} vCPUs and {memory_mb} MiB; the largest has {most[0]} and "
                                    f"{most[1]}; choose a smaller type")  # fmt: skip

@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import images_pb2 as pb
 
-from drivers.contracts import SupportsImageArchives
 from server import db, image_files, image_formats, quota
 from server.config import Config
 from server.db import Provisioned, Tx
@@ -88,7 +87,7 @@ async def room(app: "App", row: Image) -> Room:
 async def look_at(app: "App", part: Part, checksum: str) -> Whole:
     """Find out what a file is that is all there, and keep it. Raises BadImage."""
     facts = await image_formats.examine(part.path, app.config.image_disk_gb * GIB)
-    if facts.format == "container" and not isinstance(app.drivers.compute, SupportsImageArchives):
+    if facts.format == "container" and app.drivers.archives is None:
         raise BadImage("the file is an archive of a container image, and this host starts no containers")
     return Whole(part.become_whole(), part.size, checksum, facts)
 

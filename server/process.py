@@ -47,6 +47,7 @@ async def main(
                 mail_from=config.mail_from,
                 ovn={"northbound": config.ovn_northbound, "southbound": config.ovn_southbound,
                      "switch": config.ovs_database},
+                libvirt={"uri": config.libvirt_uri, "folder": config.libvirt_folder},
             )  # fmt: skip
         except LookupError as error:
             raise BadConfig(str(error)) from None

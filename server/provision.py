@@ -76,8 +76,10 @@ async def pending(app: "App", row: Provisioned, message: str | None) -> None:
             await changes.update(tx, row, status_message=message)
 
 
-async def observed(app: "App", row: Provisioned, status: str, message: str | None = None, **columns: object) -> None:
-    """Write down what is, in answer to the asking `row` was read with.
+async def observed(
+    app: "App", row: P, status: str | Callable[[P], str], message: str | None = None, **columns: object
+) -> None:
+    """Write down what is, in answer to the asking `row` was read with. A status may depend on the row as it is now.
 
     An answer to an asking that is no longer the latest leaves `reconciling` true; one that comes
     after the answer to a later asking is void; and what is on its way out stays DELETING.
@@ -86,7 +88,8 @@ async def observed(app: "App", row: Provisioned, status: str, message: str | Non
         now = await db.find(tx, type(row), row.id, lock=True)
         if now is None or now.observed_generation > row.generation:
             return
-        new = columns | {"status": status, "status_message": message, "observed_generation": row.generation}
+        seen = status if isinstance(status, str) else status(now)
+        new = columns | {"status": seen, "status_message": message, "observed_generation": row.generation}
         if now.desired == "DELETED":
             new |= {"status": state(type(row), "DELETING")}
         if any(getattr(now, name) != value for name, value in new.items()):

@@ -64,7 +64,7 @@ def obstacle(
                 return Obstacle("gateway", gateway.id, text)
             return arrival_from_outside([topology, *known.values()], gateway.public_ip, address, protocol, port)
         case "instance":
-            forwarder = next((one for one in topology.ports if one.id == route.target_id and one.netns), None)
+            forwarder = next((one for one in topology.ports if one.id == route.target_id and one.runs), None)
             if forwarder is None:
                 return Obstacle("route", table.id, "the instance that the route leads to is gone")
             return way_back(topology, forwarder, source.address, "local", None)
@@ -101,7 +101,7 @@ def arrival(
 ) -> Obstacle | None:
     """What keeps a packet from the instance with the address, or its reply from coming back the same way."""
     target = next((one for one in there.ports if one.address == address), None)
-    if target is None or target.netns is None:
+    if target is None or not target.runs:
         return Obstacle("target", None, f"no running instance has the address {address}")
     if target.groups:
         if not allowed(there, target, "ingress", source.address, topology, protocol, port):
@@ -131,7 +131,7 @@ def arrival_from_outside(
         elastic = next((one for one in there.elastic_ips if one.public_ip == address), None)
         if elastic is None:
             continue
-        target = next((one for one in there.ports if one.id == elastic.port_id and one.netns), None)
+        target = next((one for one in there.ports if one.id == elastic.port_id and one.runs), None)
         if target is None or there.internet_gateway is None:
             return Obstacle("target", None, f"no running instance has the address {address}")
         if not allowed(there, target, "ingress", sender, there, protocol, port):

@@ -26,7 +26,10 @@ TARGETS: Mapping[str, network.Target] = {
 
 INSTANCES = sa.table(
     "instances",
-    *(sa.column(name) for name in ("vpc_id", "subnet_id", "netns", "private_ip", "name", "ports", "instance_type")),
+    *(
+        sa.column(name)
+        for name in ("vpc_id", "subnet_id", "netns", "tap", "private_ip", "name", "ports", "instance_type")
+    ),
     sa.column("id", postgresql.UUID),
     sa.column("security_groups", postgresql.ARRAY(sa.Text)),
 )
@@ -36,11 +39,12 @@ _vpc = sa.bindparam("vpc_id", type_=postgresql.UUID)
 _I, _P, _R, _T = INSTANCES.c, VpcPeering.TABLE.c, networks.Route.TABLE.c, networks.RouteTable.TABLE.c
 _TYPES = instance_types.TYPES.c
 _G, _RULES, _E, _N = SecurityGroup.TABLE.c, SecurityRule.TABLE.c, ElasticIp.TABLE.c, NatGateway.TABLE.c
+_running = sa.or_(_I.netns.is_not(None), _I.tap.is_not(None))
 _SUBNETS = sa.select(Subnet.TABLE).where(Subnet.TABLE.c.vpc_id == _vpc).order_by(Subnet.TABLE.c.id)
 _PORTS = (
     sa.select(*INSTANCES.c, _TYPES.network_mbps)
     .join_from(INSTANCES, instance_types.TYPES, _TYPES.id == _I.instance_type)
-    .where(_I.vpc_id == _vpc, _I.netns.is_not(None))
+    .where(_I.vpc_id == _vpc, _running)
     .order_by(_I.id)
 )
 _TABLES = sa.select(networks.RouteTable.TABLE).where(_T.vpc_id == _vpc).order_by(_T.id)
@@ -67,7 +71,7 @@ _NAT_GATEWAYS = (
 _ELASTIC_IPS = (
     sa.select(_E.id, _E.public_ip, _E.instance_id)
     .join_from(ElasticIp.TABLE, INSTANCES, _I.id == _E.instance_id)
-    .where(_E.vpc_id == _vpc, _I.netns.is_not(None))
+    .where(_E.vpc_id == _vpc, _running)
     .order_by(_E.id)
 )
 _peer = sa.case((_P.requester_vpc_id == _vpc, _P.accepter_vpc_id), else_=_P.requester_vpc_id)
@@ -125,7 +129,7 @@ def port(instance: Any) -> network.Port:
         id=instance["id"], instance_id=instance["id"], subnet_id=instance["subnet_id"],
         mac=networks.mac(instance["private_ip"]), address=instance["private_ip"],
         groups=tuple(map(UUID, instance["security_groups"])), mbps=instance["network_mbps"], netns=instance["netns"],
-        published=tuple(ports.parse(instance["ports"])),
+        tap=instance["tap"], published=tuple(ports.parse(instance["ports"])),
         hostnames=(called, f"{called}.{DOMAIN}") if called else (),
     )  # fmt: skip
 

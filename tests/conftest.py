@@ -34,7 +34,7 @@ from server.db import Database
 from server.grpc_server import GrpcServer
 from server.pipeline import Pipeline
 from server.services.tenants import Tenant
-from tests.drivers.fake import FakeCompute
+from tests.drivers.fake import FakeCompute, FakeMachines
 from tests.drivers.fake_network import FakeNetwork
 from tests.drivers.fake_volumes import FakeVolumes
 
@@ -139,6 +139,7 @@ class Cloud:
     asgi: Any
     channel: grpc.aio.Channel
     compute: FakeCompute
+    machines: FakeMachines
     network: FakeNetwork
     volumes: FakeVolumes
     stack: AsyncExitStack
@@ -185,7 +186,7 @@ class Cloud:
 
 @asynccontextmanager
 async def running_cloud(url: str, data: Path, config: Config | None = None) -> AsyncIterator[Cloud]:
-    """A server on this database, with a fake compute driver."""
+    """A server on this database, with fake drivers."""
     config = config or Config(data=data, grpc="127.0.0.1:0", auth_rate_limit=10_000, lease_seconds=5)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database(url, config.pool_size))
@@ -194,7 +195,10 @@ async def running_cloud(url: str, data: Path, config: Config | None = None) -> A
         compute = FakeCompute()
         network = FakeNetwork()
         volumes = FakeVolumes()
-        drivers = Drivers(compute, "docker", network, volumes, Outbox(data / "outbox", config.mail_from))
+        machines = FakeMachines()
+        drivers = Drivers(
+            {"docker": compute, "libvirt": machines}, network, volumes, Outbox(data / "outbox", config.mail_from)
+        )
         keys = Keys(database)
         app = server_app.App(config, database, drivers, keys, this_cloud, "http://cloud")
         group = await stack.enter_async_context(asyncio.TaskGroup())
@@ -208,7 +212,7 @@ async def running_cloud(url: str, data: Path, config: Config | None = None) -> A
         stack.push_async_callback(grpc_server.stop, 0)
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
         asgi = rest.create(pipeline, server_app.services(), rest.Settings(metrics=metrics.exposition))
-        cloud = Cloud(app, pipeline, asgi, channel, compute, network, volumes, stack)
+        cloud = Cloud(app, pipeline, asgi, channel, compute, machines, network, volumes, stack)
         cloud.anonymous = await cloud.client()
         yield cloud
 
@@ -239,5 +243,5 @@ async def until(condition: Callable[[], Awaitable[object]], seconds: float = 10.
 
 
 def with_compute(app: server_app.App, compute: Any) -> server_app.App:
-    """The same server over another compute driver."""
-    return replace(app, drivers=replace(app.drivers, compute=compute))
+    """The same server over another driver of containers."""
+    return replace(app, drivers=replace(app.drivers, compute={**app.drivers.compute, "docker": compute}))

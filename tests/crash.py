@@ -95,10 +95,16 @@ def dying(function: Any, time: int, *, after: bool) -> Any:
     return call
 
 
+def mortal(driver: Any, moment: Moment) -> Any:
+    """The driver, or each of several, as Mortal."""
+    if isinstance(driver, dict):
+        return {name: Mortal(each, moment) for name, each in driver.items()}
+    return Mortal(driver, moment)
+
+
 async def die(cloud: Cloud, driver: str, moment: Moment) -> bool:
     """Work until the process dies at this moment; False when the work is done before it comes."""
-    mortal = Mortal(getattr(cloud.app.drivers, driver), moment)
-    mortals: dict[str, Any] = {driver: mortal}
+    mortals: dict[str, Any] = {driver: mortal(getattr(cloud.app.drivers, driver), moment)}
     app = replace(cloud.app, drivers=replace(cloud.app.drivers, **mortals))
     try:
         await work.drain(app)

@@ -14,7 +14,7 @@ import pytest
 
 from server import db, provision, work
 from server.app import App
-from server.services.instances import Instance
+from server.instances import Instance
 from server.work import Lease, NotYet, Reconciler
 from tests.conftest import Cloud, Person, running_cloud, until
 

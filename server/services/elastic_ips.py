@@ -9,13 +9,12 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import elastic_ips_pb2 as pb
 
-from server import changes, db, networks, quota, rating
+from server import changes, db, instances, networks, quota, rating
 from server.call import Call
 from server.db import METADATA, Tx
 from server.errors import ApiError, wrong_state
 from server.networks import ElasticIp
 from server.resources import arn
-from server.services import instances
 
 if TYPE_CHECKING:
     from server.app import App

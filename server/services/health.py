@@ -25,8 +25,8 @@ class HealthService:
         return pb.Liveness(status="ok")
 
     async def GetReadiness(self, call: Call, request: pb.GetReadinessRequest) -> pb.Readiness:
-        drivers = self.app.drivers
-        checks = {"database": self._database(), drivers.compute_name: drivers.compute.capacity()}
+        checks: dict[str, Awaitable[object]] = {"database": self._database()}
+        checks |= {name: driver.capacity() for name, driver in self.app.drivers.compute.items()}
         replies = await asyncio.gather(*(reply(name, check) for name, check in checks.items()))
         all_well = all(replies)
         return pb.Readiness(

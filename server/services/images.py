@@ -7,7 +7,7 @@ The file is on one host, which `checksum` says it is on: the row is what counts,
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import images_pb2 as pb
 
-from drivers.contracts import Refused, SupportsImageArchives
+from drivers.contracts import BootDisk, DiskFormat, Refused, SupportsImageArchives
 from server import changes, db, egress, image_files, image_formats, image_uploads, quota
 from server.call import Call
 from server.db import Tx
@@ -174,22 +174,46 @@ def writable(row: Image, tenant_id: UUID) -> None:
 
 
 async def to_start_from(tx: Tx, reference: str, tenant_id: UUID) -> Image | None:
-    """The image of this id, which stays until the transaction ends; None for the name of a container image.
+    """The image of this id, or the tenant's own of this name, which stays until the transaction ends; None for what is
+    the name of a container image.
 
-    Raises NOT_FOUND, and INVALID_ARGUMENT for one that is not ready, or a name that nobody may give.
+    Raises NOT_FOUND, and INVALID_ARGUMENT for one that is not ready, a name that nobody may give, or several have.
     """
     if reference.lower().startswith(RESERVED):
         raise invalid("image", f"{reference} is no name of a container image; give an image by its id")
     try:
         id = UUID(reference)
     except ValueError:
-        return None
+        named = [row for row in await db.rows(tx, Image, _BY_NAME, tenant_id=tenant_id, name=reference)
+                 if row.tenant_id == tenant_id]  # fmt: skip
+        if not named:
+            return None
+        if len(named) > 1:
+            raise invalid("image", f"several images are called {reference}; use the id") from None
+        id = named[0].id
     row = await db.first(tx, Image, _HELD, tenant_id=tenant_id, id=id)
     if row is None:
         raise not_found("image", reference)
     if row.status != "ACTIVE":
         raise invalid("image", f"image {row.name} is {row.status}; wait until it is ACTIVE")
     return row
+
+
+async def started_from(tx: Tx, image: str) -> Image | None:
+    """The image of an instance, which stays as long as that; None for the name of a container image."""
+    try:
+        id = UUID(image)
+    except ValueError:
+        return None
+    return await db.find(tx, Image, id)
+
+
+def disk(app: "App", image: Image | None, size_gb: int) -> BootDisk | None:
+    """What a virtual machine starts from: none, where the image is a container's."""
+    if image is None or image.format not in get_args(DiskFormat):
+        return None
+    format: DiskFormat = image.format  # type: ignore[assignment]
+    return BootDisk(path=str(image_files.stored(app.config, image.id)), format=format, size_gb=size_gb)
 
 
 def name_in_engine(compute: object, image: str) -> str:
@@ -212,13 +236,13 @@ async def reconcile(app: "App", row: Image) -> timedelta | None:
     if row.checksum is None:
         return await image_imports.fetch(app, row) if row.source_url else None
     if row.format == "container":
-        compute = app.drivers.compute
+        engine = app.drivers.archives
         try:
-            assert isinstance(compute, SupportsImageArchives)
+            assert engine
             archive = await image_formats.archive_of(
                 image_files.stored(app.config, row.id), app.config.image_disk_gb * GIB
             )
-            if not await compute.load_image(row.id, archive):
+            if not await engine.load_image(row.id, archive):
                 await pending(app, row, "the engine is loading it")
                 return timedelta(seconds=1)
         except (image_formats.BadImage, Refused) as refusal:
@@ -233,8 +257,8 @@ async def remove(app: "App", row: Image) -> None:
     async with app.db.reading() as tx:
         if await db.records(tx, _STARTED_FROM, image=str(row.id)):
             raise NotYet("instances that started from it are still going")
-    if isinstance(app.drivers.compute, SupportsImageArchives):
-        await app.drivers.compute.remove_image(row.id)
+    if app.drivers.archives:
+        await app.drivers.archives.remove_image(row.id)
     await asyncio.to_thread(image_files.remove, app.config, row.id)
     async with app.db.transaction() as tx:
         await changes.delete(tx, row)
@@ -246,8 +270,8 @@ async def sweep(app: "App") -> None:
 
     A container's image that the engine has lost is loaded again; one that no row knows is removed from it.
     """
-    compute = app.drivers.compute
-    loaded = await compute.list_images() if isinstance(compute, SupportsImageArchives) else set()
+    engine = app.drivers.archives
+    loaded = await engine.list_images() if engine else set()
     files = await asyncio.to_thread(image_files.listed, app.config)
     async with app.db.reading() as tx:
         rows = {row.id: row for row in await db.rows(tx, Image, _OF_HOST, at_host=app.config.host)}
@@ -268,6 +292,6 @@ async def sweep(app: "App") -> None:
         for row in rows.values():
             if row.status == "ACTIVE" and row.format == "container" and row.id not in loaded:
                 await nudge(tx, Image.KIND, row.id, row.host)
-    if isinstance(compute, SupportsImageArchives):
+    if engine:
         for id in loaded - rows.keys():
-            await compute.remove_image(id)
+            await engine.remove_image(id)

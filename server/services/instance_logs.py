@@ -8,10 +8,9 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects import postgresql
 
-from drivers.contracts import SupportsLogsSince
 from server import db
+from server.instances import Instance
 from server.services import logs
-from server.services.instances import Instance
 from server.services.logs import CURSORS
 from server.work import every
 
@@ -42,8 +41,6 @@ _DRAINED = _drained.on_conflict_do_update(
 async def gather(app: "App") -> None:
     """Take what this host's instances have written since the last time, of several at once. One that cannot be read
     now keeps no other from being read."""
-    if not isinstance(app.drivers.compute, SupportsLogsSince):
-        return
     async with app.db.reading() as tx:
         found = [(db.made(Instance, {name: each[name] for name in I.keys()}), each["position"])  # noqa: SIM118
                  for each in await db.records(tx, _WRITING, host=app.config.host)]  # fmt: skip

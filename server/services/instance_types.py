@@ -1,5 +1,6 @@
 """The sizes instances come in."""
 
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -47,10 +48,19 @@ def to_message(record: dict[str, int | str | Decimal]) -> pb.InstanceType:
     return pb.InstanceType(**{**record, "price_per_hour": float(record["price_per_hour"])})  # type: ignore[arg-type]
 
 
-async def size(tx: Tx, id: str) -> tuple[int, int]:
-    """The vCPUs and the MiB of memory of a type. Raises INVALID_ARGUMENT for one that there is not."""
+@dataclass(frozen=True)
+class Size:
+    """What a type has."""
+
+    vcpus: int
+    memory_mb: int
+    disk_gb: int  # of a virtual machine's own disk
+
+
+async def size(tx: Tx, id: str) -> Size:
+    """The size of a type. Raises INVALID_ARGUMENT for one that there is not."""
     found = await db.record(tx, _ONE, id=id)
     if found is None:
         ids = ", ".join(each["id"] for each in await db.records(tx, _IDS))
         raise invalid("instance_type", f"there is no instance type {id!r}; there are {ids}")
-    return found["vcpus"], found["memory_mb"]
+    return Size(found["vcpus"], found["memory_mb"], found["disk_gb"])

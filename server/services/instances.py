@@ -1,7 +1,9 @@
 """Compute instances."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -14,23 +16,30 @@ from thecloud.v1 import instances_pb2 as pb
 from drivers.contracts import (
     Attachment,
     ComputeDriver,
+    InstanceSeen,
     InstanceSpec,
     PortBinding,
     PortTaken,
     Refused,
+    Seed,
     SupportsConsole,
     SupportsEvents,
     SupportsLogs,
+    SupportsScreen,
     SupportsStats,
+    Terminal,
+    hostname,
 )
-from server import changes, console, db, enums, hosts, networks, ports, quota, rating, topology
+from server import changes, console, db, enums, hosts, networks, ports, quota, rating, topology, volumes
 from server.auth import ApiKey
 from server.call import Call
-from server.db import Provisioned, Tx
+from server.db import Tx
 from server.errors import ApiError, invalid, not_found, unsupported, wrong_state
-from server.networks import Room, Subnet, Vpc
+from server.image_rows import Image
+from server.instances import I, Instance, asked, compute_of, locked, need, network_changed
+from server.networks import Room, Subnet
 from server.provision import ask, create, observed, pending, reconciles, reconciling
-from server.services import images, instance_types, logs, volumes
+from server.services import images, instance_types, logs
 from server.work import NotYet, every, follows, nudge
 
 if TYPE_CHECKING:
@@ -39,32 +48,10 @@ if TYPE_CHECKING:
 DEFAULT_TYPE = "basic-2"
 CONSOLE_SECONDS = 60
 LOG_LINES = 1000
+OF_SOME_VPC = Attachment("", "", "")  # for a check, before an address is taken
 STATES = enums.spellings(pb.Instance.State.DESCRIPTOR)
 
 
-@db.row("instances", "instance", pb.Instance)
-class Instance(Provisioned):
-    user_id: UUID
-    host: str
-    name: str
-    image: str
-    instance_type: str
-    vcpus: int
-    memory_mb: int
-    ports: str  # as the API shows them, with the host ports that were picked
-    env: list[str]
-    cmd: list[str]
-    labels: dict[str, str]
-    metadata: dict[str, str]
-    vpc_id: UUID | None
-    subnet_id: UUID | None
-    private_ip: str | None
-    security_groups: list[str]  # ids
-    netns: str | None  # where it runs, while it does so in a VPC
-    container_id: str | None
-
-
-I = Instance.TABLE.c  # noqa: E741
 _tenant = I.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID)
 _staying = I.desired != "DELETED"
 _listed = sa.and_(
@@ -72,7 +59,9 @@ _listed = sa.and_(
     I.labels.contains(sa.bindparam("pairs", type_=postgresql.JSONB)),
     I.labels.has_all(sa.bindparam("keys", type_=postgresql.ARRAY(sa.Text))),
 )
-_of_host = sa.select(Instance.TABLE).where(I.host == sa.bindparam("host")).order_by(I.id)
+_of_host = (
+    sa.select(Instance.TABLE).where(I.host == sa.bindparam("host"), I.driver == sa.bindparam("driver")).order_by(I.id)
+)
 _existing = sa.select(I.id).where(I.id == sa.any_(sa.bindparam("ids", type_=postgresql.ARRAY(postgresql.UUID))))
 _key_lives = sa.select(ApiKey.TABLE.c.id).where(ApiKey.TABLE.c.id == sa.bindparam("key_id"))
 
@@ -106,16 +95,37 @@ class InstanceService:
     async def prepare_CreateInstance(self, call: Call, request: pb.CreateInstanceRequest) -> hosts.Place:
         bindings = ports.parse(request.ports)
         async with self.app.db.reading() as tx:
-            vcpus, memory_mb = await instance_types.size(tx, request.instance_type or DEFAULT_TYPE)
-            host = await host_of_image(tx, request, call.tenant_id, await only_host(tx, request, call.tenant_id))
-            place = await hosts.find_place(tx, vcpus, memory_mb, host)
+            size = await instance_types.size(tx, request.instance_type or DEFAULT_TYPE)
+            image = await images.to_start_from(tx, request.image, call.tenant_id)
+            driver = self._driver(request, image)
+            host = await only_host(tx, request, call.tenant_id, image)
+            place = await hosts.find_place(tx, driver, size.vcpus, size.memory_mb, host)
         if place.host == self.app.config.host:
-            await check(self.app.drivers.compute, InstanceSpec(
+            compute = self.app.drivers.compute[driver]
+            await check(compute, InstanceSpec(
                 id=uuid4(), tenant_id=call.tenant_id, name=request.name,
-                image=images.name_in_engine(self.app.drivers.compute, request.image), vcpus=vcpus,
-                memory_mb=memory_mb, ports=tuple(each for each in bindings if each.host),
+                image=images.name_in_engine(compute, str(image.id) if image else request.image), vcpus=size.vcpus,
+                memory_mb=size.memory_mb, ports=tuple(each for each in bindings if each.host),
+                disk=images.disk(self.app, image, size.disk_gb), attachment=OF_SOME_VPC if in_vpc(request) else None,
             ))  # fmt: skip
         return place
+
+    def _driver(self, request: pb.CreateInstanceRequest, image: Image | None) -> str:
+        """The driver that is asked for, or else the one that starts such images."""
+        format, drivers = image.format if image else "container", self.app.drivers
+        name = request.driver or drivers.starting(format)
+        if name is None:
+            raise invalid("image", f"{request.image} is a {format} image, which no driver of this cloud starts: "
+                                   f"THECLOUD_COMPUTE is {','.join(drivers.compute)}")  # fmt: skip
+        if name not in drivers.compute:
+            raise invalid("driver", f"there is no driver {name!r} here; there is {', '.join(drivers.compute)}")
+        if format not in drivers.compute[name].starts:
+            raise invalid("driver", f"the driver {name} starts {' and '.join(drivers.compute[name].starts)} images, "
+                                    f"and {request.image} is a {format} image")  # fmt: skip
+        if format != "container" and (request.cmd or request.env):
+            raise invalid("cmd" if request.cmd else "env", "a virtual machine runs what is on its disk: tell it more "
+                                                           "with user_data")  # fmt: skip
+        return name
 
     async def CreateInstance(self, call: Call, request: pb.CreateInstanceRequest) -> pb.Instance:
         image = await images.to_start_from(call.tx, request.image, call.tenant_id)
@@ -129,7 +139,7 @@ class InstanceService:
             image=str(image.id) if image else request.image, instance_type=request.instance_type or DEFAULT_TYPE,
             bindings=ports.parse(request.ports), env=list(request.env), cmd=list(request.cmd),
             labels=dict(request.labels), metadata=dict(request.metadata), room=room,
-            attached=request.volumes,
+            attached=request.volumes, as_disks=bool(image and image.format != "container"),
         ))  # fmt: skip
 
     async def UpdateInstance(self, call: Call, request: pb.UpdateInstanceRequest) -> pb.Instance:
@@ -158,15 +168,15 @@ class InstanceService:
 
     async def ResizeInstance(self, call: Call, request: pb.ResizeInstanceRequest) -> pb.Instance:
         row = await locked(call.tx, request.id, call.tenant_id)
-        vcpus, memory_mb = await instance_types.size(call.tx, request.instance_type)
+        size = await instance_types.size(call.tx, request.instance_type)
         need(row, "RUNNING", "PAUSED", "STOPPED")
-        if not await hosts.has(call.tx, row.host, vcpus, memory_mb):
+        if not await hosts.has(call.tx, row.host, size.vcpus, size.memory_mb):
             raise invalid("instance_type", f"the instance's host {row.host} is too small for {request.instance_type}")
         if row.instance_type == request.instance_type:
             return to_message(row)
         await network_changed(call.tx, row)
         return to_message(
-            await ask(call.tx, row, instance_type=request.instance_type, vcpus=vcpus, memory_mb=memory_mb)
+            await ask(call.tx, row, instance_type=request.instance_type, vcpus=size.vcpus, memory_mb=size.memory_mb)
         )
 
     async def PauseInstance(self, call: Call, request: pb.PauseInstanceRequest) -> pb.Instance:
@@ -204,16 +214,29 @@ class InstanceService:
             raise wrong_state("instance", row.id, asked(row), "RUNNING", "PAUSED", "STOPPED") from None
         return HttpBody(content_type="text/plain; charset=utf-8", data=written)
 
+    async def prepare_GetInstanceConsole(self, call: Call, request: pb.GetInstanceConsoleRequest) -> int | None:
+        """The port of its screen, if it has one."""
+        async with self.app.db.reading() as tx:
+            row = await db.locate(tx, Instance, request.id, call.tenant_id)
+        compute = compute_of(self.app, row)
+        if not isinstance(compute, SupportsConsole):
+            raise unsupported("console", compute)
+        seen = await compute.observe(row.id) if isinstance(compute, SupportsScreen) else None
+        return seen.vnc_port if seen else None
+
     async def GetInstanceConsole(self, call: Call, request: pb.GetInstanceConsoleRequest) -> pb.InstanceConsole:
         row = await db.locate(call.tx, Instance, request.id, call.tenant_id)
-        if not isinstance(self._compute(row), SupportsConsole):
-            raise unsupported("console", self.app.drivers.compute)
         need(row, "RUNNING")
         claims = {"instance": str(row.id), "tenant": str(row.tenant_id), "key": str(call.principal.key_id)}
-        token = self.app.cloud.sign(claims, CONSOLE_SECONDS)
-        url = f"{self.app.public_url.replace('http', 'ws', 1)}/instances/{row.id}/console/attach?token={token}"
+        address = f"{self.app.public_url.replace('http', 'ws', 1)}/instances/{row.id}/console/attach?token="
+        url, port = address + self.app.cloud.sign(claims, CONSOLE_SECONDS), call.prepared
         expires_at = datetime.now(UTC) + timedelta(seconds=CONSOLE_SECONDS)
-        return pb.InstanceConsole(console_url=url, url=url, expires_at=expires_at)
+        if port is None:
+            return pb.InstanceConsole(console_url=url, url=url, expires_at=expires_at)
+        vnc_url = address + self.app.cloud.sign({**claims, "what": "screen"}, CONSOLE_SECONDS)
+        return pb.InstanceConsole(
+            console_url=f"vnc://127.0.0.1:{port}", url=url, vnc_url=vnc_url, expires_at=expires_at
+        )  # fmt: skip
 
     async def AttachInstanceConsole(
         self, call: Call, first: pb.AttachInstanceConsoleRequest, more: AsyncIterator[pb.AttachInstanceConsoleRequest]
@@ -225,11 +248,9 @@ class InstanceService:
             if not await db.value(tx, _key_lives, key_id=UUID(claims["key"])):
                 raise ApiError("UNAUTHENTICATED", "the API key that asked for this console was revoked")
             row = await db.get(tx, Instance, claims["instance"], UUID(claims["tenant"]))
-        compute = self._compute(row)
-        if not isinstance(compute, SupportsConsole):
-            raise unsupported("console", compute)
+        compute = compute_of(self.app, row)
         try:
-            terminal = await compute.console(row.id)
+            terminal = await open_terminal(compute, row.id, claims.get("what"))
         except LookupError:
             raise wrong_state("instance", row.id, asked(row), "RUNNING") from None
         except Refused as refusal:
@@ -253,13 +274,15 @@ class InstanceService:
     async def _live(self, call: Call, id: str) -> tuple[Instance, ComputeDriver]:
         async with self.app.db.reading() as tx:
             row = await db.locate(tx, Instance, id, call.tenant_id)
-        return row, self._compute(row)
+        return row, compute_of(self.app, row)
 
-    def _compute(self, row: Instance) -> ComputeDriver:
-        """The driver that has the instance, if it is this host's."""
-        if row.host != self.app.config.host:
-            raise ApiError("UNAVAILABLE", f"instance {row.id} is on host {row.host}; ask that host's server")
-        return self.app.drivers.compute
+
+async def open_terminal(compute: ComputeDriver, id: UUID, what: str | None) -> Terminal:
+    if what == "screen" and isinstance(compute, SupportsScreen):
+        return await compute.screen(id)
+    if not isinstance(compute, SupportsConsole):
+        raise unsupported("console", compute)
+    return await compute.console(id)
 
 
 def to_message(row: Instance) -> pb.Instance:
@@ -274,53 +297,22 @@ def merged(old: dict[str, str], new: object) -> dict[str, str]:
     return both
 
 
-async def locked(tx: Tx, reference: str, tenant_id: UUID) -> Instance:
-    """The instance, locked, and before it its VPC if it has one."""
-    row = await db.locate(tx, Instance, reference, tenant_id)
-    if row.vpc_id:
-        await networks.locked(tx, tenant_id, row.vpc_id)
-    return await db.get(tx, Instance, str(row.id), tenant_id, lock=True)
+def in_vpc(request: pb.CreateInstanceRequest) -> bool:
+    return bool(request.vpc_id or request.subnet_id)
 
 
-async def locate_in_vpc(tx: Tx, reference: str, tenant_id: UUID) -> tuple[Vpc, Instance]:
-    """An instance in a VPC, with that, locked. Raises INVALID_ARGUMENT for one in none, WRONG_STATE for one to go."""
-    row = await db.locate(tx, Instance, reference, tenant_id)
-    if row.vpc_id is None:
-        raise invalid("instance_id", f"instance {row.name} is in no VPC; launch it with vpc_id or subnet_id")
-    [vpc] = await networks.locked(tx, tenant_id, row.vpc_id)
-    row = await db.get(tx, Instance, str(row.id), tenant_id, lock=True)
-    need(row, "STARTING", "RUNNING", "PAUSED", "STOPPED", "ERROR")
-    return vpc, row
-
-
-async def network_changed(tx: Tx, row: Instance) -> None:
-    """Have the VPC of the instance, if it has one, which is locked, programmed anew."""
-    if row.vpc_id:
-        await networks.changed(tx, *await networks.locked(tx, row.tenant_id, row.vpc_id))
-
-
-async def only_host(tx: Tx, request: pb.CreateInstanceRequest, tenant_id: UUID) -> str | None:
-    """The host that the asked VPC or volumes are confined to, if they are."""
-    of_vpc = await networks.host_of(tx, tenant_id, request.vpc_id, request.subnet_id)
-    of_volumes = await volumes.host_of(tx, request.volumes, tenant_id)
-    if of_vpc and of_volumes and of_vpc != of_volumes:
-        raise invalid("volumes", f"the volumes are on host {of_volumes}, and the VPC is on {of_vpc}")
-    return of_vpc or of_volumes
-
-
-async def host_of_image(
-    tx: Tx, request: pb.CreateInstanceRequest, tenant_id: UUID, only: str | None
-) -> str | None:  # fmt: skip
-    """The host that has the asked image, or any host, unless only one will do already."""
-    image = await images.to_start_from(tx, request.image, tenant_id)
-    if image is None:
-        return only
-    if image.format != "container":
-        raise invalid("image", f"image {image.name} is a {image.format} disk, which the driver of this cloud does not "
-                               "start; it starts container images")  # fmt: skip
-    if only not in (None, image.host):
-        raise invalid("image", f"image {image.name} is on host {image.host}, and the VPC or a volume on {only}")
-    return image.host
+async def only_host(tx: Tx, request: pb.CreateInstanceRequest, tenant_id: UUID, image: Image | None) -> str | None:
+    """The host that the asked VPC, volumes or image are confined to, if they are."""
+    confined = {
+        "vpc_id": await networks.host_of(tx, tenant_id, request.vpc_id, request.subnet_id),
+        "volumes": await volumes.host_of(tx, request.volumes, tenant_id),
+        "image": image.host if image else None,
+    }
+    there = {field: host for field, host in confined.items() if host}
+    if len(set(there.values())) > 1:
+        where = ", ".join(f"{field} on {host}" for field, host in there.items())
+        raise invalid(next(reversed(there)), f"all that an instance uses has to be on one host, and this is: {where}")
+    return next(iter(there.values()), None)
 
 
 async def check(compute: ComputeDriver, spec: InstanceSpec) -> None:
@@ -336,31 +328,19 @@ async def check(compute: ComputeDriver, spec: InstanceSpec) -> None:
 async def launch(
     tx: Tx, place: hosts.Place, *, tenant_id: UUID, user_id: UUID, name: str, image: str, instance_type: str,
     bindings: list[PortBinding], env: list[str], cmd: list[str], labels: dict[str, str], metadata: dict[str, str],
-    room: Room | None = None, attached: volumes.Wanted = (),
+    room: Room | None = None, attached: volumes.Wanted = (), as_disks: bool = False,
 ) -> Instance:  # fmt: skip
     """Ask for an instance. Autoscaling groups and clusters call this too."""
     id = uuid4()
     reserved = await ports.reserve(tx, place.host, id, bindings)
-    await volumes.attach(tx, attached, tenant_id, id)
+    await volumes.attach(tx, attached, tenant_id, id, as_disks=as_disks)
     columns = await networks.move_in(tx, room, id) if room else {"security_groups": []}
     return await create(
         tx, Instance, id=id, desired="RUNNING", status="STARTING", tenant_id=tenant_id, user_id=user_id,
-        host=place.host, name=name, image=image, instance_type=instance_type, vcpus=place.vcpus,
+        host=place.host, driver=place.driver, name=name, image=image, instance_type=instance_type, vcpus=place.vcpus,
         memory_mb=place.memory_mb, ports=ports.spell(reserved), env=env, cmd=cmd, labels=labels, metadata=metadata,
         **columns,
     )  # fmt: skip
-
-
-def asked(row: Instance) -> str:
-    """The state an instance is in, or will be in shortly since it was asked to."""
-    if row.desired == "DELETED" or row.status in ("STARTING", "ERROR"):
-        return row.status
-    return row.desired
-
-
-def need(row: Instance, *allowed: str) -> None:
-    if asked(row) not in allowed:
-        raise wrong_state("instance", row.id, asked(row), *allowed)
 
 
 async def switch(tx: Tx, row: Instance, power: str, **columns: Any) -> Instance:
@@ -380,7 +360,7 @@ async def switch(tx: Tx, row: Instance, power: str, **columns: Any) -> Instance:
 @reconciles(Instance)
 async def reconcile(app: "App", row: Instance) -> timedelta | None:
     """Bring one instance to what its row asks for."""
-    compute = app.drivers.compute
+    compute = compute_of(app, row)
     if row.desired == "DELETED":
         await logs.drain(app, row)
         await compute.delete(row.id)
@@ -389,31 +369,39 @@ async def reconcile(app: "App", row: Instance) -> timedelta | None:
             await network_changed(tx, row)
             await changes.delete(tx, row)
         return None
-    seen = await compute.apply(await spec(app, row))
+    attached = await volumes.of(app, row.id)
+    try:
+        seen = await compute.apply(await spec(app, compute, row, attached))
+    except TimeoutError as error:  # a machine that does not let go of a volume, or a slow engine
+        await pending(app, row, str(error) or "its engine takes long to answer")
+        raise
     if seen.power is None:
         await pending(app, row, seen.message)
         return timedelta(seconds=1)
+    await volumes.let_go(app, attached)
     found: dict[str, Any] = {"container_id": seen.backend_id}
     if row.vpc_id is None:
         found["private_ip"] = seen.private_ip
     else:
-        await plug(app, row, seen.netns)
+        await plug(app, row, seen)
     if seen.power == "STOPPED" and row.desired != "STOPPED":
-        why = f"its command ended with exit code {seen.exit_code}, and is started again; see its logs"
+        why = "it ended, and is started again; see its logs"
+        if seen.exit_code is not None:
+            why = f"its command ended with exit code {seen.exit_code}, and is started again; see its logs"
         await observed(app, row, "ERROR", why, **found)
         raise NotYet(why)
     await observed(app, row, seen.power, **found)
     return None
 
 
-async def plug(app: "App", row: Instance, netns: str | None) -> None:
+async def plug(app: "App", row: Instance, seen: InstanceSeen) -> None:
     """Have the instance's interface where it runs now."""
     assert row.vpc_id
-    if netns != row.netns:
+    if (seen.netns, seen.tap) != (row.netns, row.tap):
         async with app.db.transaction() as tx:
             await network_changed(tx, row)
-            await changes.update(tx, row, netns=netns)
-    if netns:
+            await changes.update(tx, row, netns=seen.netns, tap=seen.tap)
+    if seen.netns or seen.tap:
         try:
             await topology.program(app, row.vpc_id)
         except NotYet as reason:
@@ -421,18 +409,27 @@ async def plug(app: "App", row: Instance, netns: str | None) -> None:
             raise
 
 
-async def spec(app: "App", row: Instance) -> InstanceSpec:
+async def spec(
+    app: "App", compute: ComputeDriver, row: Instance, attached: list[volumes.Volume]
+) -> InstanceSpec:  # fmt: skip
     attachment = None
-    if row.subnet_id and row.private_ip:
-        async with app.db.reading() as tx:
-            subnet = await db.find(tx, Subnet, row.subnet_id)
-        assert subnet is not None
-        attachment = Attachment(row.private_ip, subnet.gateway_ip, topology.DOMAIN)
+    async with app.db.reading() as tx:
+        size = await instance_types.size(tx, row.instance_type)
+        image = await images.started_from(tx, row.image)
+        subnet = await db.find(tx, Subnet, row.subnet_id) if row.subnet_id else None
+    if subnet and row.private_ip:
+        attachment = Attachment(
+            row.private_ip, subnet.gateway_ip, topology.DOMAIN, mac=networks.mac(row.private_ip),
+            prefix_length=IPv4Network(subnet.cidr_block).prefixlen, gateway=subnet.gateway_ip,
+        )  # fmt: skip
+    disk = images.disk(app, image, size.disk_gb)
     return InstanceSpec(
         id=row.id, tenant_id=row.tenant_id, name=row.name, vcpus=row.vcpus, memory_mb=row.memory_mb,
-        image=images.name_in_engine(app.drivers.compute, row.image), power=row.desired,  # type: ignore[arg-type]
+        image=images.name_in_engine(compute, row.image), power=row.desired,  # type: ignore[arg-type]
         ports=tuple(ports.parse(row.ports)), env=tuple(row.env), cmd=tuple(row.cmd), attachment=attachment,
-        mounts=await volumes.mounts(app, row.id),
+        mounts=() if disk else await volumes.mounts(app, attached), disk=disk,
+        seed=Seed(hostname=hostname(row.name), mounts=volumes.paths(attached)) if disk else None,
+        volumes=await volumes.disks(app, attached) if disk else (),
     )  # fmt: skip
 
 
@@ -442,12 +439,17 @@ async def follow(app: "App") -> None:
 
     What we do ourselves happens under a lease, and then there is nothing to look for. What is missed finds `compare`.
     """
-    compute = app.drivers.compute
-    if isinstance(compute, SupportsEvents):
+
+    async def listen(compute: SupportsEvents) -> None:
         async for id in compute.events():
             async with app.db.transaction() as tx:
                 await nudge(tx, Instance.KIND, id, app.config.host)
             app.bell.set()
+
+    async with asyncio.TaskGroup() as group:
+        for compute in app.drivers.compute.values():
+            if isinstance(compute, SupportsEvents):
+                group.create_task(listen(compute))
 
 
 @every(timedelta(seconds=15), each_host=True)
@@ -455,14 +457,21 @@ async def compare(app: "App") -> None:
     """Look for instances of this host that are not as their rows say, and for leftovers that no row knows.
 
     What ended by itself, or went with a restart of its engine, is reconciled; an instance that was
-    refused and left nothing waits for its owner.
+    refused and left nothing waits for its owner. An engine that is away keeps no other from being looked at.
     """
-    there = await app.drivers.compute.list()
+    compared = (compare_with(app, name, compute) for name, compute in app.drivers.compute.items())
+    for failure in await asyncio.gather(*compared, return_exceptions=True):
+        if failure:
+            raise failure
+
+
+async def compare_with(app: "App", name: str, compute: ComputeDriver) -> None:
+    there = await compute.list()
     async with app.db.transaction() as tx:
-        for row in await db.rows(tx, Instance, _of_host, host=app.config.host):
+        for row in await db.rows(tx, Instance, _of_host, host=app.config.host, driver=name):
             seen = there.pop(row.id, None)
             if (seen.power if seen else None) != row.status and (seen or row.status != "ERROR"):
                 await nudge(tx, Instance.KIND, row.id, row.host)
         known = {each["id"] for each in await db.records(tx, _existing, ids=list(there))}
     for id in there.keys() - known:
-        await app.drivers.compute.delete(id)
+        await compute.delete(id)

@@ -21,7 +21,8 @@ from thecloud.v1 import watch_pb2
 from drivers.contracts import LogLine, SupportsLogsSince
 from server import db
 from server.call import Call, identified
-from server.db import METADATA, Owned, Tx
+from server.db import METADATA, Tx
+from server.instances import Instance
 from server.messages import builder
 from server.work import every
 
@@ -222,12 +223,12 @@ async def append(
         )  # fmt: skip
 
 
-async def collect(app: "App", row: Owned, position: str) -> bool:
+async def collect(app: "App", row: Instance, position: str) -> bool:
     """Take what an instance of this host wrote after the position, as far as it goes at once. Whether there is more.
 
     Raises LookupError when the engine has no such instance.
     """
-    compute = app.drivers.compute
+    compute = app.drivers.compute.get(row.driver)
     if not isinstance(compute, SupportsLogsSince):
         return False
     batch = await compute.logs_since(row.id, position, MOST_BYTES)
@@ -239,7 +240,7 @@ async def collect(app: "App", row: Owned, position: str) -> bool:
     return batch.more
 
 
-async def drain(app: "App", row: Owned) -> None:
+async def drain(app: "App", row: Instance) -> None:
     """Take what is left of an instance that is on its way out."""
     for _ in range(LAST_BATCHES):
         async with app.db.reading() as tx:

@@ -11,9 +11,9 @@ from drivers.network import Port, Topology
 from server import db, topology
 from server.call import Call
 from server.errors import invalid
+from server.instances import Instance
 from server.networks import ElasticIp, VpcPeering
 from server.reachability import Obstacle, obstacle
-from server.services.instances import Instance
 
 if TYPE_CHECKING:
     from server.app import App

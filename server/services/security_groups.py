@@ -10,13 +10,12 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import security_groups_pb2 as pb
 
-from server import changes, db, enums, networks, quota
+from server import changes, db, enums, instances, networks, quota
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid
 from server.networks import SecurityGroup, SecurityRule, read_range
 from server.resources import arn
-from server.services import instances
 from server.topology import INSTANCES
 
 if TYPE_CHECKING:

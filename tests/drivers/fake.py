@@ -3,8 +3,9 @@
 import asyncio
 import string
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from drivers.contracts import (
     Power,
     Refused,
     Stats,
+    Volume,
 )
 
 
@@ -43,8 +45,8 @@ class Machine:
         self.lines.append(LogLine(at=at or datetime.now(UTC), stream=stream, text=text))
 
 
-class FakeCompute:
-    """Runs nothing, and remembers everything.
+class Fake:
+    """Runs nothing, and remembers everything: what containers and virtual machines have in common.
 
     Of commands it knows `sh -c` with `echo`, with or without `>&2`, `exit` and anything else, which it takes to run
     forever.
@@ -58,32 +60,6 @@ class FakeCompute:
         self.size = Capacity(vcpus=64, memory_mb=256 * 1024)
         self._waited: dict[UUID, int] = {}
         self._made = 0
-        self.loaded: set[UUID] = set()  # images
-        self.slow_loads = 0  # that find an image still being loaded
-        self.bad_archives: set[UUID] = set()
-
-    def image_name(self, id: UUID) -> str:
-        return f"archives/{id}"
-
-    async def load_image(self, id: UUID, archive: ImageArchive) -> bool:
-        await asyncio.sleep(0)
-        if id in self.bad_archives or not archive.path.is_file():
-            raise Refused("the archive cannot be loaded")
-        if self.slow_loads:
-            self.slow_loads -= 1
-            return False
-        self.loaded.add(id)
-        return True
-
-    async def remove_image(self, id: UUID) -> None:
-        await asyncio.sleep(0)
-        if any(machine.spec.image == self.image_name(id) for machine in self.machines.values()):
-            raise RuntimeError(f"an instance needs image {id}")
-        self.loaded.discard(id)
-
-    async def list_images(self) -> set[UUID]:
-        await asyncio.sleep(0)
-        return set(self.loaded)
 
     def crash(self, id: UUID) -> None:
         """End the instance's command with exit code 1."""
@@ -120,10 +96,7 @@ class FakeCompute:
 
     async def check(self, spec: InstanceSpec) -> None:
         await asyncio.sleep(0)
-        if spec.image in self.missing_images or (
-            spec.image.startswith("archives/") and UUID(spec.image.partition("/")[2]) not in self.loaded
-        ):
-            raise Refused(f"image {spec.image} is not there")
+        self._check_image(spec)
         if spec.vcpus > self.size.vcpus or spec.memory_mb > self.size.memory_mb:
             raise Refused(f"this host has {self.size.vcpus} processors and {self.size.memory_mb} MiB of memory")
         if spec.cmd and spec.cmd[:2] != ("sh", "-c"):
@@ -181,6 +154,10 @@ class FakeCompute:
         machine.terminals.append(terminal)
         return terminal
 
+    def _check_image(self, spec: InstanceSpec) -> None:
+        if spec.image in self.missing_images:
+            raise Refused(f"image {spec.image} is not there")
+
     async def _running(self, id: UUID) -> Machine:
         await asyncio.sleep(0)
         machine = self.machines.get(id)
@@ -208,6 +185,86 @@ class FakeCompute:
         for terminal in machine.terminals:
             terminal.end()
         machine.terminals.clear()
+
+
+class FakeCompute(Fake):
+    """Containers. It has images of archives too."""
+
+    starts = ("container",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: set[UUID] = set()  # images
+        self.slow_loads = 0  # that find an image still being loaded
+        self.bad_archives: set[UUID] = set()
+
+    def image_name(self, id: UUID) -> str:
+        return f"archives/{id}"
+
+    async def load_image(self, id: UUID, archive: ImageArchive) -> bool:
+        await asyncio.sleep(0)
+        if id in self.bad_archives or not archive.path.is_file():
+            raise Refused("the archive cannot be loaded")
+        if self.slow_loads:
+            self.slow_loads -= 1
+            return False
+        self.loaded.add(id)
+        return True
+
+    async def remove_image(self, id: UUID) -> None:
+        await asyncio.sleep(0)
+        if any(machine.spec.image == self.image_name(id) for machine in self.machines.values()):
+            raise RuntimeError(f"an instance needs image {id}")
+        self.loaded.discard(id)
+
+    async def list_images(self) -> set[UUID]:
+        await asyncio.sleep(0)
+        return set(self.loaded)
+
+    def _check_image(self, spec: InstanceSpec) -> None:
+        super()._check_image(spec)
+        if spec.image.startswith("archives/") and UUID(spec.image.partition("/")[2]) not in self.loaded:
+            raise Refused(f"image {spec.image} is not there")
+
+
+class FakeMachines(Fake):
+    """Virtual machines. Their guests let go of every volume but those in `held`."""
+
+    starts = ("qcow2", "raw")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: set[UUID] = set()
+
+    async def apply(self, spec: InstanceSpec) -> InstanceSeen:
+        there = self.machines.get(spec.id)
+        if there and spec.power != "STOPPED":
+            for volume in there.spec.volumes:
+                if volume.id in self.held and volume not in spec.volumes:
+                    raise TimeoutError(f"the virtual machine has not let go of volume {volume.id}")
+        return await super().apply(spec)
+
+    async def attach_volume(self, id: UUID, volume: Volume) -> None:
+        await asyncio.sleep(0)
+        if id not in self.machines:
+            raise LookupError(f"there is no instance {id}")
+        machine = self.machines[id]
+        machine.spec = replace(machine.spec, volumes=(*without(machine.spec, volume.id), volume))
+
+    async def detach_volume(self, id: UUID, volume_id: UUID) -> None:
+        await asyncio.sleep(0)
+        if id in self.machines:
+            machine = self.machines[id]
+            machine.spec = replace(machine.spec, volumes=without(machine.spec, volume_id))
+
+    def _check_image(self, spec: InstanceSpec) -> None:
+        super()._check_image(spec)
+        if spec.disk is None or not Path(spec.disk.path).is_file():
+            raise Refused(f"image {spec.image} is not one of a disk")
+
+
+def without(spec: InstanceSpec, volume_id: UUID) -> tuple[Volume, ...]:
+    return tuple(volume for volume in spec.volumes if volume.id != volume_id)
 
 
 class FakeTerminal:
@@ -242,10 +299,13 @@ class FakeTerminal:
 
 def seen(machine: Machine) -> InstanceSeen:
     stopped, in_vpc = machine.power == "STOPPED", machine.spec.attachment is not None
+    plugged = in_vpc and not stopped
     return InstanceSeen(
         power=machine.power,
-        private_ip=None if stopped or in_vpc else machine.private_ip,
+        private_ip=None if stopped or in_vpc or machine.spec.disk else machine.private_ip,
         backend_id=machine.spec.id.hex[:12],
         exit_code=machine.exit_code if stopped else None,
-        netns=f"/nowhere/{machine.spec.id}/{machine.starts}" if in_vpc and not stopped else None,
+        netns=f"/nowhere/{machine.spec.id}/{machine.starts}" if plugged and not machine.spec.disk else None,
+        tap=f"v-{machine.spec.id.hex[-13:]}" if plugged and machine.spec.disk else None,
+        vnc_port=5900 if machine.spec.disk and not stopped else None,
     )

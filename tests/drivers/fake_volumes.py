@@ -24,7 +24,9 @@ class FakeVolumes:
         self.disks: dict[UUID, Disk] = {}
         self.snapshots: dict[UUID, Disk] = {}
 
-    async def apply(self, id: UUID, size_gb: int, snapshot_id: UUID | None = None) -> VolumeSeen:
+    async def apply(
+        self, id: UUID, size_gb: int, snapshot_id: UUID | None = None, *, opaque: bool = False
+    ) -> VolumeSeen:  # fmt: skip
         await asyncio.sleep(0)
         if id not in self.disks:
             if snapshot_id and snapshot_id not in self.snapshots:

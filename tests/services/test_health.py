@@ -39,7 +39,7 @@ class Silent(FakeCompute):
 
 
 def replace_engine(cloud: Cloud, engine: FakeCompute) -> None:
-    object.__setattr__(cloud.app.drivers, "compute", engine)
+    object.__setattr__(cloud.app.drivers, "compute", {"docker": engine})
 
 
 @pytest.mark.parametrize("prefix", ["", "/api/v1"])
@@ -54,7 +54,7 @@ async def test_a_process_that_reaches_everything_is_ready(cloud: Cloud, path: st
     body = reply.json()
     assert reply.status_code == 200
     time = datetime.fromisoformat(body.pop("time"))
-    assert body == {"status": "UP", "checks": {"database": "CONNECTED", "docker": "CONNECTED"}}
+    assert body == {"status": "UP", "checks": {"database": "CONNECTED", "docker": "CONNECTED", "libvirt": "CONNECTED"}}
     assert timedelta(0) <= datetime.now(UTC) - time < timedelta(seconds=5)
 
 
@@ -93,7 +93,7 @@ async def test_a_process_without_its_database_is_degraded_and_recovers(
 
         ready = await cloud.anonymous.get("/health/ready")
         assert ready.status_code == 503
-        assert ready.json()["checks"] == {"database": "DISCONNECTED", "docker": "CONNECTED"}
+        assert ready.json()["checks"] == {"database": "DISCONNECTED", "docker": "CONNECTED", "libvirt": "CONNECTED"}
         assert (await cloud.anonymous.get("/health/live")).status_code == 200
         cloud.app.keys.drop("*")
         for call in (

@@ -124,7 +124,7 @@ async def test_a_launch_answers_with_the_whole_instance(ada: Person) -> None:
     assert {name: made[name] for name in body} == body
     assert set(made) - set(body) == {
         "id", "status", "reconciling", "user_id", "tenant_id", "host", "version", "created_at", "updated_at",
-        "security_groups",
+        "security_groups", "driver",
     }  # fmt: skip
     assert (made["user_id"], made["tenant_id"]) == (str(ada.user_id), str(ada.tenant_id))
     assert (made["status"], made["reconciling"], made["version"]) == ("STARTING", True, 1)

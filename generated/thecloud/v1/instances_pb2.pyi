@@ -18,7 +18,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Instance(_message.Message):
-    __slots__ = ("id", "name", "image", "instance_type", "status", "status_message", "reconciling", "ports", "vpc_id", "subnet_id", "private_ip", "container_id", "env", "cmd", "labels", "metadata", "user_id", "tenant_id", "host", "version", "created_at", "updated_at", "estimated_price_per_hour", "security_groups")
+    __slots__ = ("id", "name", "image", "instance_type", "status", "status_message", "reconciling", "ports", "vpc_id", "subnet_id", "private_ip", "container_id", "env", "cmd", "labels", "metadata", "user_id", "tenant_id", "host", "version", "created_at", "updated_at", "estimated_price_per_hour", "security_groups", "driver")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Instance.State]
@@ -73,6 +73,7 @@ class Instance(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
     ESTIMATED_PRICE_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
     SECURITY_GROUPS_FIELD_NUMBER: _ClassVar[int]
+    DRIVER_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     image: str
@@ -97,7 +98,8 @@ class Instance(_message.Message):
     updated_at: _timestamp_pb2.Timestamp
     estimated_price_per_hour: float
     security_groups: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., image: _Optional[str] = ..., instance_type: _Optional[str] = ..., status: _Optional[_Union[Instance.State, str]] = ..., status_message: _Optional[str] = ..., reconciling: _Optional[bool] = ..., ports: _Optional[str] = ..., vpc_id: _Optional[str] = ..., subnet_id: _Optional[str] = ..., private_ip: _Optional[str] = ..., container_id: _Optional[str] = ..., env: _Optional[_Iterable[str]] = ..., cmd: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., host: _Optional[str] = ..., version: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ..., security_groups: _Optional[_Iterable[str]] = ...) -> None: ...
+    driver: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., image: _Optional[str] = ..., instance_type: _Optional[str] = ..., status: _Optional[_Union[Instance.State, str]] = ..., status_message: _Optional[str] = ..., reconciling: _Optional[bool] = ..., ports: _Optional[str] = ..., vpc_id: _Optional[str] = ..., subnet_id: _Optional[str] = ..., private_ip: _Optional[str] = ..., container_id: _Optional[str] = ..., env: _Optional[_Iterable[str]] = ..., cmd: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., host: _Optional[str] = ..., version: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ..., security_groups: _Optional[_Iterable[str]] = ..., driver: _Optional[str] = ...) -> None: ...
 
 class ListInstancesRequest(_message.Message):
     __slots__ = ("tag", "page_size", "page_token")
@@ -124,7 +126,7 @@ class GetInstanceRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class CreateInstanceRequest(_message.Message):
-    __slots__ = ("name", "image", "instance_type", "vpc_id", "subnet_id", "ports", "volumes", "env", "cmd", "labels", "metadata", "validate_only", "security_groups")
+    __slots__ = ("name", "image", "instance_type", "vpc_id", "subnet_id", "ports", "volumes", "env", "cmd", "labels", "metadata", "validate_only", "security_groups", "driver")
     class Volume(_message.Message):
         __slots__ = ("volume_id", "mount_path")
         VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +161,7 @@ class CreateInstanceRequest(_message.Message):
     METADATA_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     SECURITY_GROUPS_FIELD_NUMBER: _ClassVar[int]
+    DRIVER_FIELD_NUMBER: _ClassVar[int]
     name: str
     image: str
     instance_type: str
@@ -172,7 +175,8 @@ class CreateInstanceRequest(_message.Message):
     metadata: _containers.ScalarMap[str, str]
     validate_only: bool
     security_groups: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., image: _Optional[str] = ..., instance_type: _Optional[str] = ..., vpc_id: _Optional[str] = ..., subnet_id: _Optional[str] = ..., ports: _Optional[str] = ..., volumes: _Optional[_Iterable[_Union[CreateInstanceRequest.Volume, _Mapping]]] = ..., env: _Optional[_Iterable[str]] = ..., cmd: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., validate_only: _Optional[bool] = ..., security_groups: _Optional[_Iterable[str]] = ...) -> None: ...
+    driver: str
+    def __init__(self, name: _Optional[str] = ..., image: _Optional[str] = ..., instance_type: _Optional[str] = ..., vpc_id: _Optional[str] = ..., subnet_id: _Optional[str] = ..., ports: _Optional[str] = ..., volumes: _Optional[_Iterable[_Union[CreateInstanceRequest.Volume, _Mapping]]] = ..., env: _Optional[_Iterable[str]] = ..., cmd: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., validate_only: _Optional[bool] = ..., security_groups: _Optional[_Iterable[str]] = ..., driver: _Optional[str] = ...) -> None: ...
 
 class UpdateInstanceRequest(_message.Message):
     __slots__ = ("id", "name", "status", "labels", "metadata", "update_mask")
@@ -279,14 +283,16 @@ class GetInstanceConsoleRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class InstanceConsole(_message.Message):
-    __slots__ = ("console_url", "url", "expires_at")
+    __slots__ = ("console_url", "url", "expires_at", "vnc_url")
     CONSOLE_URL_FIELD_NUMBER: _ClassVar[int]
     URL_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    VNC_URL_FIELD_NUMBER: _ClassVar[int]
     console_url: str
     url: str
     expires_at: _timestamp_pb2.Timestamp
-    def __init__(self, console_url: _Optional[str] = ..., url: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    vnc_url: str
+    def __init__(self, console_url: _Optional[str] = ..., url: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., vnc_url: _Optional[str] = ...) -> None: ...
 
 class AttachInstanceConsoleRequest(_message.Message):
     __slots__ = ("id", "token", "data", "columns", "rows")

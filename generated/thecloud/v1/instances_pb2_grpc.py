@@ -165,8 +165,9 @@ class InstanceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResizeInstance(self, request, context):
-        """Gives a RUNNING, PAUSED or STOPPED instance another type. Its limits change while it runs.
-        The type it has already succeeds.
+        """Gives a RUNNING, PAUSED or STOPPED instance another type. A container's limits change while it
+        runs; a virtual machine is restarted, but for more processors. Its disk grows and never
+        shrinks. The type it has already succeeds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,7 +188,8 @@ class InstanceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StopInstance(self, request, context):
-        """Stops a RUNNING or PAUSED instance: it has ten seconds to end by itself. Stopping one that
+        """Stops a RUNNING or PAUSED instance: it has some seconds to end by itself, a container ten and a
+        virtual machine twenty. Stopping one that
         is STOPPED already succeeds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -209,8 +211,9 @@ class InstanceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetInstanceConsole(self, request, context):
-        """Returns an address where a terminal inside the RUNNING instance can be reached for the
-        next minute. Once connected, the session lasts as long as the connection.
+        """Returns addresses where a terminal inside the RUNNING instance, and the screen of a virtual
+        machine, can be reached for the next minute. Once connected, the session lasts as long as the
+        connection.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -30,7 +30,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from thecloud.v1 import options_pb2 as thecloud_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19thecloud/v1/volumes.proto\x12\x0bthecloud.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19thecloud/v1/options.proto\"\xb5\x05\n\x06Volume\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07size_gb\x18\x03 \x01(\x03\x12/\n\x06status\x18\x04 \x01(\x0e\x32\x19.thecloud.v1.Volume.StateB\x04\xe2\x41\x01\x03\x12!\n\x0estatus_message\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x19\n\x0breconciling\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x1e\n\x0binstance_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x12\x1d\n\nmount_path\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03H\x02\x88\x01\x01\x12\x18\n\x0bsnapshot_id\x18\t \x01(\tH\x03\x88\x01\x01\x12\x12\n\x04host\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07user_id\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\ttenant_id\x18\x0c \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12+\n\x18\x65stimated_price_per_hour\x18\x0f \x01(\x01\x42\x04\xe2\x41\x01\x03H\x04\x88\x01\x01\"v\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_AVAILABLE\x10\x01\x12\x1c\n\x0cSTATE_IN_USE\x10\x02\x1a\n\xba\xd4\x18\x06IN-USE\x12\x12\n\x0eSTATE_DELETING\x10\x03\x12\x0f\n\x0bSTATE_ERROR\x10\x04\x42\x11\n\x0f_status_messageB\x0e\n\x0c_instance_idB\r\n\x0b_mount_pathB\x0e\n\x0c_snapshot_idB\x1b\n\x19_estimated_price_per_hour\"\xc7\x04\n\x08Snapshot\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x11\n\tvolume_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x15\n\x07size_gb\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x31\n\x06status\x18\x05 \x01(\x0e\x32\x1b.thecloud.v1.Snapshot.StateB\x04\xe2\x41\x01\x03\x12!\n\x0estatus_message\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x19\n\x0breconciling\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x12\n\x04host\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07user_id\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\ttenant_id\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12+\n\x18\x65stimated_price_per_hour\x18\r \x01(\x01\x42\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\"l\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_CREATING\x10\x01\x12\x13\n\x0fSTATE_AVAILABLE\x10\x02\x12\x12\n\x0eSTATE_DELETING\x10\x03\x12\x0f\n\x0bSTATE_ERROR\x10\x04\x42\x11\n\x0f_status_messageB\x1b\n\x19_estimated_price_per_hour\"N\n\x12ListVolumesRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"T\n\x13ListVolumesResponse\x12$\n\x07volumes\x18\x01 \x03(\x0b\x32\x13.thecloud.v1.Volume\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x95\x01\n\x13\x43reateVolumeRequest\x12(\n\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x32\x13^[\\pL\\pN_.-]{3,64}$\x12\x1b\n\x07size_gb\x18\x02 \x01(\x03\x42\n\xbaH\x07\"\x05\x18\x80}(\x00\x12 \n\x0bsnapshot_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\")\n\x10GetVolumeRequest\x12\x15\n\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\",\n\x13\x44\x65leteVolumeRequest\x12\x15\n\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"I\n\x13ResizeVolumeRequest\x12\x15\n\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1b\n\x07size_gb\x18\x02 \x01(\x03\x42\n\xbaH\x07\"\x05\x18\x80}(\x01\"P\n\x14ListSnapshotsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"Z\n\x15ListSnapshotsResponse\x12(\n\tsnapshots\x18\x01 \x03(\x0b\x32\x15.thecloud.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x80\x01\n\x15\x43reateSnapshotRequest\x12\x1c\n\tvolume_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x32\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18\x80\x02\x32\x13^[^\\x00-\\x1f\\x7f]*$\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"*\n\x12GetSnapshotRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"-\n\x15\x44\x65leteSnapshotRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x32\x84\x0b\n\rVolumeService\x12\x86\x01\n\x0bListVolumes\x12\x1f.thecloud.v1.ListVolumesRequest\x1a .thecloud.v1.ListVolumesResponse\"4\xaa\xd4\x18\x17\x1a\x0bvolume:read\"\x08volume/*\x82\xd3\xe4\x93\x02\x13\x12\x08/volumesb\x07volumes\x12\xa5\x01\n\x0c\x43reateVolume\x12 .thecloud.v1.CreateVolumeRequest\x1a\x13.thecloud.v1.Volume\"^\xaa\xd4\x18@\x1a\rvolume:create\"\x0bvolume/{id}*\rVOLUME_CREATE2\x07volumes2\nstorage_gb\xb2\xd4\x18\x03\x08\xc9\x01\x82\xd3\xe4\x93\x02\r\"\x08/volumes:\x01*\x12t\n\tGetVolume\x12\x1d.thecloud.v1.GetVolumeRequest\x1a\x13.thecloud.v1.Volume\"3\xaa\xd4\x18\x1a\x1a\x0bvolume:read\"\x0bvolume/{id}\x82\xd3\xe4\x93\x02\x0f\x12\r/volumes/{id}\x12\xa2\x01\n\x0c\x44\x65leteVolume\x12 .thecloud.v1.DeleteVolumeRequest\x1a\x16.google.protobuf.Empty\"X\xaa\xd4\x18+\x1a\rvolume:delete\"\x0bvolume/{id}*\rVOLUME_DELETE\xb2\xd4\x18\x10\x12\x0evolume deleted\x82\xd3\xe4\x93\x02\x0f*\r/volumes/{id}\x12\xa1\x01\n\x0cResizeVolume\x12 .thecloud.v1.ResizeVolumeRequest\x1a\x13.thecloud.v1.Volume\"Z\xaa\xd4\x18\x37\x1a\rvolume:update\"\x0bvolume/{id}*\rVOLUME_RESIZE2\nstorage_gb\x82\xd3\xe4\x93\x02\x19\"\x14/volumes/{id}/resize:\x01*\x12\x94\x01\n\rListSnapshots\x12!.thecloud.v1.ListSnapshotsRequest\x1a\".thecloud.v1.ListSnapshotsResponse\"<\xaa\xd4\x18\x1b\x1a\rsnapshot:read\"\nsnapshot/*\x82\xd3\xe4\x93\x02\x17\x12\n/snapshotsb\tsnapshots\x12\xb5\x01\n\x0e\x43reateSnapshot\x12\".thecloud.v1.CreateSnapshotRequest\x1a\x15.thecloud.v1.Snapshot\"h\xaa\xd4\x18H\x1a\x0fsnapshot:create\"\rsnapshot/{id}*\x0fSNAPSHOT_CREATE2\tsnapshots2\nstorage_gb\xb2\xd4\x18\x03\x08\xc9\x01\x82\xd3\xe4\x93\x02\x0f\"\n/snapshots:\x01*\x12\x80\x01\n\x0bGetSnapshot\x12\x1f.thecloud.v1.GetSnapshotRequest\x1a\x15.thecloud.v1.Snapshot\"9\xaa\xd4\x18\x1e\x1a\rsnapshot:read\"\rsnapshot/{id}\x82\xd3\xe4\x93\x02\x11\x12\x0f/snapshots/{id}\x12\xb0\x01\n\x0e\x44\x65leteSnapshot\x12\".thecloud.v1.DeleteSnapshotRequest\x1a\x16.google.protobuf.Empty\"b\xaa\xd4\x18\x31\x1a\x0fsnapshot:delete\"\rsnapshot/{id}*\x0fSNAPSHOT_DELETE\xb2\xd4\x18\x12\x12\x10snapshot deleted\x82\xd3\xe4\x93\x02\x11*\x0f/snapshots/{id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19thecloud/v1/volumes.proto\x12\x0bthecloud.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19thecloud/v1/options.proto\"\xf1\x05\n\x06Volume\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07size_gb\x18\x03 \x01(\x03\x12/\n\x06status\x18\x04 \x01(\x0e\x32\x19.thecloud.v1.Volume.StateB\x04\xe2\x41\x01\x03\x12!\n\x0estatus_message\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x19\n\x0breconciling\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x1e\n\x0binstance_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x12\x1d\n\nmount_path\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03H\x02\x88\x01\x01\x12\x18\n\x0bsnapshot_id\x18\t \x01(\tH\x03\x88\x01\x01\x12\x12\n\x04host\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07user_id\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\ttenant_id\x18\x0c \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12+\n\x18\x65stimated_price_per_hour\x18\x0f \x01(\x01\x42\x04\xe2\x41\x01\x03H\x04\x88\x01\x01\x12\x19\n\x06\x64\x65vice\x18\x10 \x01(\tB\x04\xe2\x41\x01\x03H\x05\x88\x01\x01\x12\x14\n\x06opaque\x18\x11 \x01(\x08\x42\x04\xe2\x41\x01\x03\"v\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_AVAILABLE\x10\x01\x12\x1c\n\x0cSTATE_IN_USE\x10\x02\x1a\n\xba\xd4\x18\x06IN-USE\x12\x12\n\x0eSTATE_DELETING\x10\x03\x12\x0f\n\x0bSTATE_ERROR\x10\x04\x42\x11\n\x0f_status_messageB\x0e\n\x0c_instance_idB\r\n\x0b_mount_pathB\x0e\n\x0c_snapshot_idB\x1b\n\x19_estimated_price_per_hourB\t\n\x07_device\"\xdd\x04\n\x08Snapshot\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x11\n\tvolume_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x15\n\x07size_gb\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x31\n\x06status\x18\x05 \x01(\x0e\x32\x1b.thecloud.v1.Snapshot.StateB\x04\xe2\x41\x01\x03\x12!\n\x0estatus_message\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x19\n\x0breconciling\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x12\n\x04host\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07user_id\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\ttenant_id\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12+\n\x18\x65stimated_price_per_hour\x18\r \x01(\x01\x42\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x12\x14\n\x06opaque\x18\x0e \x01(\x08\x42\x04\xe2\x41\x01\x03\"l\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_CREATING\x10\x01\x12\x13\n\x0fSTATE_AVAILABLE\x10\x02\x12\x12\n\x0eSTATE_DELETING\x10\x03\x12\x0f\n\x0bSTATE_ERROR\x10\x04\x42\x11\n\x0f_status_messageB\x1b\n\x19_estimated_price_per_hour\"N\n\x12ListVolumesRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"T\n\x13ListVolumesResponse\x12$\n\x07volumes\x18\x01 \x03(\x0b\x32\x13.thecloud.v1.Volume\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x95\x01\n\x13\x43reateVolumeRequest\x12(\n\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x32\x13^[\\pL\\pN_.-]{3,64}$\x12\x1b\n\x07size_gb\x18\x02 \x01(\x03\x42\n\xbaH\x07\"\x05\x18\x80}(\x00\x12 \n\x0bsnapshot_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\")\n\x10GetVolumeRequest\x12\x15\n\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\",\n\x13\x44\x65leteVolumeRequest\x12\x15\n\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"I\n\x13ResizeVolumeRequest\x12\x15\n\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1b\n\x07size_gb\x18\x02 \x01(\x03\x42\n\xbaH\x07\"\x05\x18\x80}(\x01\"L\n\x13\x41ttachVolumeRequest\x12\x15\n\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1e\n\x0binstance_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\",\n\x13\x44\x65tachVolumeRequest\x12\x15\n\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"P\n\x14ListSnapshotsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"Z\n\x15ListSnapshotsResponse\x12(\n\tsnapshots\x18\x01 \x03(\x0b\x32\x15.thecloud.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x80\x01\n\x15\x43reateSnapshotRequest\x12\x1c\n\tvolume_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x32\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18\x80\x02\x32\x13^[^\\x00-\\x1f\\x7f]*$\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"*\n\x12GetSnapshotRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"-\n\x15\x44\x65leteSnapshotRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x32\xb4\r\n\rVolumeService\x12\x86\x01\n\x0bListVolumes\x12\x1f.thecloud.v1.ListVolumesRequest\x1a .thecloud.v1.ListVolumesResponse\"4\xaa\xd4\x18\x17\x1a\x0bvolume:read\"\x08volume/*\x82\xd3\xe4\x93\x02\x13\x12\x08/volumesb\x07volumes\x12\xa5\x01\n\x0c\x43reateVolume\x12 .thecloud.v1.CreateVolumeRequest\x1a\x13.thecloud.v1.Volume\"^\xaa\xd4\x18@\x1a\rvolume:create\"\x0bvolume/{id}*\rVOLUME_CREATE2\x07volumes2\nstorage_gb\xb2\xd4\x18\x03\x08\xc9\x01\x82\xd3\xe4\x93\x02\r\"\x08/volumes:\x01*\x12t\n\tGetVolume\x12\x1d.thecloud.v1.GetVolumeRequest\x1a\x13.thecloud.v1.Volume\"3\xaa\xd4\x18\x1a\x1a\x0bvolume:read\"\x0bvolume/{id}\x82\xd3\xe4\x93\x02\x0f\x12\r/volumes/{id}\x12\xa2\x01\n\x0c\x44\x65leteVolume\x12 .thecloud.v1.DeleteVolumeRequest\x1a\x16.google.protobuf.Empty\"X\xaa\xd4\x18+\x1a\rvolume:delete\"\x0bvolume/{id}*\rVOLUME_DELETE\xb2\xd4\x18\x10\x12\x0evolume deleted\x82\xd3\xe4\x93\x02\x0f*\r/volumes/{id}\x12\xa1\x01\n\x0cResizeVolume\x12 .thecloud.v1.ResizeVolumeRequest\x1a\x13.thecloud.v1.Volume\"Z\xaa\xd4\x18\x37\x1a\rvolume:update\"\x0bvolume/{id}*\rVOLUME_RESIZE2\nstorage_gb\x82\xd3\xe4\x93\x02\x19\"\x14/volumes/{id}/resize:\x01*\x12\x95\x01\n\x0c\x41ttachVolume\x12 .thecloud.v1.AttachVolumeRequest\x1a\x13.thecloud.v1.Volume\"N\xaa\xd4\x18+\x1a\rvolume:update\"\x0bvolume/{id}*\rVOLUME_ATTACH\x82\xd3\xe4\x93\x02\x19\"\x14/volumes/{id}/attach:\x01*\x12\x95\x01\n\x0c\x44\x65tachVolume\x12 .thecloud.v1.DetachVolumeRequest\x1a\x13.thecloud.v1.Volume\"N\xaa\xd4\x18+\x1a\rvolume:update\"\x0bvolume/{id}*\rVOLUME_DETACH\x82\xd3\xe4\x93\x02\x19\"\x14/volumes/{id}/detach:\x01*\x12\x94\x01\n\rListSnapshots\x12!.thecloud.v1.ListSnapshotsRequest\x1a\".thecloud.v1.ListSnapshotsResponse\"<\xaa\xd4\x18\x1b\x1a\rsnapshot:read\"\nsnapshot/*\x82\xd3\xe4\x93\x02\x17\x12\n/snapshotsb\tsnapshots\x12\xb5\x01\n\x0e\x43reateSnapshot\x12\".thecloud.v1.CreateSnapshotRequest\x1a\x15.thecloud.v1.Snapshot\"h\xaa\xd4\x18H\x1a\x0fsnapshot:create\"\rsnapshot/{id}*\x0fSNAPSHOT_CREATE2\tsnapshots2\nstorage_gb\xb2\xd4\x18\x03\x08\xc9\x01\x82\xd3\xe4\x93\x02\x0f\"\n/snapshots:\x01*\x12\x80\x01\n\x0bGetSnapshot\x12\x1f.thecloud.v1.GetSnapshotRequest\x1a\x15.thecloud.v1.Snapshot\"9\xaa\xd4\x18\x1e\x1a\rsnapshot:read\"\rsnapshot/{id}\x82\xd3\xe4\x93\x02\x11\x12\x0f/snapshots/{id}\x12\xb0\x01\n\x0e\x44\x65leteSnapshot\x12\".thecloud.v1.DeleteSnapshotRequest\x1a\x16.google.protobuf.Empty\"b\xaa\xd4\x18\x31\x1a\x0fsnapshot:delete\"\rsnapshot/{id}*\x0fSNAPSHOT_DELETE\xb2\xd4\x18\x12\x12\x10snapshot deleted\x82\xd3\xe4\x93\x02\x11*\x0f/snapshots/{id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,6 +63,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VOLUME'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
   _globals['_VOLUME'].fields_by_name['estimated_price_per_hour']._loaded_options = None
   _globals['_VOLUME'].fields_by_name['estimated_price_per_hour']._serialized_options = b'\342A\001\003'
+  _globals['_VOLUME'].fields_by_name['device']._loaded_options = None
+  _globals['_VOLUME'].fields_by_name['device']._serialized_options = b'\342A\001\003'
+  _globals['_VOLUME'].fields_by_name['opaque']._loaded_options = None
+  _globals['_VOLUME'].fields_by_name['opaque']._serialized_options = b'\342A\001\003'
   _globals['_SNAPSHOT'].fields_by_name['id']._loaded_options = None
   _globals['_SNAPSHOT'].fields_by_name['id']._serialized_options = b'\342A\001\003'
   _globals['_SNAPSHOT'].fields_by_name['size_gb']._loaded_options = None
@@ -85,6 +89,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SNAPSHOT'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
   _globals['_SNAPSHOT'].fields_by_name['estimated_price_per_hour']._loaded_options = None
   _globals['_SNAPSHOT'].fields_by_name['estimated_price_per_hour']._serialized_options = b'\342A\001\003'
+  _globals['_SNAPSHOT'].fields_by_name['opaque']._loaded_options = None
+  _globals['_SNAPSHOT'].fields_by_name['opaque']._serialized_options = b'\342A\001\003'
   _globals['_LISTVOLUMESREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTVOLUMESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTVOLUMESREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -103,6 +109,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESIZEVOLUMEREQUEST'].fields_by_name['id']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_RESIZEVOLUMEREQUEST'].fields_by_name['size_gb']._loaded_options = None
   _globals['_RESIZEVOLUMEREQUEST'].fields_by_name['size_gb']._serialized_options = b'\272H\007\"\005\030\200}(\001'
+  _globals['_ATTACHVOLUMEREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_ATTACHVOLUMEREQUEST'].fields_by_name['id']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_ATTACHVOLUMEREQUEST'].fields_by_name['instance_id']._loaded_options = None
+  _globals['_ATTACHVOLUMEREQUEST'].fields_by_name['instance_id']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_DETACHVOLUMEREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_DETACHVOLUMEREQUEST'].fields_by_name['id']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_LISTSNAPSHOTSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTSNAPSHOTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTSNAPSHOTSREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -125,6 +137,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VOLUMESERVICE'].methods_by_name['DeleteVolume']._serialized_options = b'\252\324\030+\032\rvolume:delete\"\013volume/{id}*\rVOLUME_DELETE\262\324\030\020\022\016volume deleted\202\323\344\223\002\017*\r/volumes/{id}'
   _globals['_VOLUMESERVICE'].methods_by_name['ResizeVolume']._loaded_options = None
   _globals['_VOLUMESERVICE'].methods_by_name['ResizeVolume']._serialized_options = b'\252\324\0307\032\rvolume:update\"\013volume/{id}*\rVOLUME_RESIZE2\nstorage_gb\202\323\344\223\002\031\"\024/volumes/{id}/resize:\001*'
+  _globals['_VOLUMESERVICE'].methods_by_name['AttachVolume']._loaded_options = None
+  _globals['_VOLUMESERVICE'].methods_by_name['AttachVolume']._serialized_options = b'\252\324\030+\032\rvolume:update\"\013volume/{id}*\rVOLUME_ATTACH\202\323\344\223\002\031\"\024/volumes/{id}/attach:\001*'
+  _globals['_VOLUMESERVICE'].methods_by_name['DetachVolume']._loaded_options = None
+  _globals['_VOLUMESERVICE'].methods_by_name['DetachVolume']._serialized_options = b'\252\324\030+\032\rvolume:update\"\013volume/{id}*\rVOLUME_DETACH\202\323\344\223\002\031\"\024/volumes/{id}/detach:\001*'
   _globals['_VOLUMESERVICE'].methods_by_name['ListSnapshots']._loaded_options = None
   _globals['_VOLUMESERVICE'].methods_by_name['ListSnapshots']._serialized_options = b'\252\324\030\033\032\rsnapshot:read\"\nsnapshot/*\202\323\344\223\002\027\022\n/snapshotsb\tsnapshots'
   _globals['_VOLUMESERVICE'].methods_by_name['CreateSnapshot']._loaded_options = None
@@ -134,35 +150,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VOLUMESERVICE'].methods_by_name['DeleteSnapshot']._loaded_options = None
   _globals['_VOLUMESERVICE'].methods_by_name['DeleteSnapshot']._serialized_options = b'\252\324\0301\032\017snapshot:delete\"\rsnapshot/{id}*\017SNAPSHOT_DELETE\262\324\030\022\022\020snapshot deleted\202\323\344\223\002\021*\017/snapshots/{id}'
   _globals['_VOLUME']._serialized_start=224
-  _globals['_VOLUME']._serialized_end=917
-  _globals['_VOLUME_STATE']._serialized_start=704
-  _globals['_VOLUME_STATE']._serialized_end=822
-  _globals['_SNAPSHOT']._serialized_start=920
-  _globals['_SNAPSHOT']._serialized_end=1503
-  _globals['_SNAPSHOT_STATE']._serialized_start=1347
-  _globals['_SNAPSHOT_STATE']._serialized_end=1455
-  _globals['_LISTVOLUMESREQUEST']._serialized_start=1505
-  _globals['_LISTVOLUMESREQUEST']._serialized_end=1583
-  _globals['_LISTVOLUMESRESPONSE']._serialized_start=1585
-  _globals['_LISTVOLUMESRESPONSE']._serialized_end=1669
-  _globals['_CREATEVOLUMEREQUEST']._serialized_start=1672
-  _globals['_CREATEVOLUMEREQUEST']._serialized_end=1821
-  _globals['_GETVOLUMEREQUEST']._serialized_start=1823
-  _globals['_GETVOLUMEREQUEST']._serialized_end=1864
-  _globals['_DELETEVOLUMEREQUEST']._serialized_start=1866
-  _globals['_DELETEVOLUMEREQUEST']._serialized_end=1910
-  _globals['_RESIZEVOLUMEREQUEST']._serialized_start=1912
-  _globals['_RESIZEVOLUMEREQUEST']._serialized_end=1985
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=1987
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=2067
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=2069
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=2159
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=2162
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=2290
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=2292
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=2334
-  _globals['_DELETESNAPSHOTREQUEST']._serialized_start=2336
-  _globals['_DELETESNAPSHOTREQUEST']._serialized_end=2381
-  _globals['_VOLUMESERVICE']._serialized_start=2384
-  _globals['_VOLUMESERVICE']._serialized_end=3796
+  _globals['_VOLUME']._serialized_end=977
+  _globals['_VOLUME_STATE']._serialized_start=753
+  _globals['_VOLUME_STATE']._serialized_end=871
+  _globals['_SNAPSHOT']._serialized_start=980
+  _globals['_SNAPSHOT']._serialized_end=1585
+  _globals['_SNAPSHOT_STATE']._serialized_start=1429
+  _globals['_SNAPSHOT_STATE']._serialized_end=1537
+  _globals['_LISTVOLUMESREQUEST']._serialized_start=1587
+  _globals['_LISTVOLUMESREQUEST']._serialized_end=1665
+  _globals['_LISTVOLUMESRESPONSE']._serialized_start=1667
+  _globals['_LISTVOLUMESRESPONSE']._serialized_end=1751
+  _globals['_CREATEVOLUMEREQUEST']._serialized_start=1754
+  _globals['_CREATEVOLUMEREQUEST']._serialized_end=1903
+  _globals['_GETVOLUMEREQUEST']._serialized_start=1905
+  _globals['_GETVOLUMEREQUEST']._serialized_end=1946
+  _globals['_DELETEVOLUMEREQUEST']._serialized_start=1948
+  _globals['_DELETEVOLUMEREQUEST']._serialized_end=1992
+  _globals['_RESIZEVOLUMEREQUEST']._serialized_start=1994
+  _globals['_RESIZEVOLUMEREQUEST']._serialized_end=2067
+  _globals['_ATTACHVOLUMEREQUEST']._serialized_start=2069
+  _globals['_ATTACHVOLUMEREQUEST']._serialized_end=2145
+  _globals['_DETACHVOLUMEREQUEST']._serialized_start=2147
+  _globals['_DETACHVOLUMEREQUEST']._serialized_end=2191
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=2193
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=2273
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=2275
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=2365
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=2368
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=2496
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=2498
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=2540
+  _globals['_DELETESNAPSHOTREQUEST']._serialized_start=2542
+  _globals['_DELETESNAPSHOTREQUEST']._serialized_end=2587
+  _globals['_VOLUMESERVICE']._serialized_start=2590
+  _globals['_VOLUMESERVICE']._serialized_end=4306
 # @@protoc_insertion_point(module_scope)

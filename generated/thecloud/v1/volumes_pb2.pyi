@@ -16,7 +16,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Volume(_message.Message):
-    __slots__ = ("id", "name", "size_gb", "status", "status_message", "reconciling", "instance_id", "mount_path", "snapshot_id", "host", "user_id", "tenant_id", "created_at", "updated_at", "estimated_price_per_hour")
+    __slots__ = ("id", "name", "size_gb", "status", "status_message", "reconciling", "instance_id", "mount_path", "snapshot_id", "host", "user_id", "tenant_id", "created_at", "updated_at", "estimated_price_per_hour", "device", "opaque")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Volume.State]
@@ -44,6 +44,8 @@ class Volume(_message.Message):
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
     ESTIMATED_PRICE_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    OPAQUE_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     size_gb: int
@@ -59,10 +61,12 @@ class Volume(_message.Message):
     created_at: _timestamp_pb2.Timestamp
     updated_at: _timestamp_pb2.Timestamp
     estimated_price_per_hour: float
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., size_gb: _Optional[int] = ..., status: _Optional[_Union[Volume.State, str]] = ..., status_message: _Optional[str] = ..., reconciling: _Optional[bool] = ..., instance_id: _Optional[str] = ..., mount_path: _Optional[str] = ..., snapshot_id: _Optional[str] = ..., host: _Optional[str] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ...) -> None: ...
+    device: str
+    opaque: bool
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., size_gb: _Optional[int] = ..., status: _Optional[_Union[Volume.State, str]] = ..., status_message: _Optional[str] = ..., reconciling: _Optional[bool] = ..., instance_id: _Optional[str] = ..., mount_path: _Optional[str] = ..., snapshot_id: _Optional[str] = ..., host: _Optional[str] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ..., device: _Optional[str] = ..., opaque: _Optional[bool] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("id", "volume_id", "description", "size_gb", "status", "status_message", "reconciling", "host", "user_id", "tenant_id", "created_at", "updated_at", "estimated_price_per_hour")
+    __slots__ = ("id", "volume_id", "description", "size_gb", "status", "status_message", "reconciling", "host", "user_id", "tenant_id", "created_at", "updated_at", "estimated_price_per_hour", "opaque")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Snapshot.State]
@@ -88,6 +92,7 @@ class Snapshot(_message.Message):
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
     ESTIMATED_PRICE_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
+    OPAQUE_FIELD_NUMBER: _ClassVar[int]
     id: str
     volume_id: str
     description: str
@@ -101,7 +106,8 @@ class Snapshot(_message.Message):
     created_at: _timestamp_pb2.Timestamp
     updated_at: _timestamp_pb2.Timestamp
     estimated_price_per_hour: float
-    def __init__(self, id: _Optional[str] = ..., volume_id: _Optional[str] = ..., description: _Optional[str] = ..., size_gb: _Optional[int] = ..., status: _Optional[_Union[Snapshot.State, str]] = ..., status_message: _Optional[str] = ..., reconciling: _Optional[bool] = ..., host: _Optional[str] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ...) -> None: ...
+    opaque: bool
+    def __init__(self, id: _Optional[str] = ..., volume_id: _Optional[str] = ..., description: _Optional[str] = ..., size_gb: _Optional[int] = ..., status: _Optional[_Union[Snapshot.State, str]] = ..., status_message: _Optional[str] = ..., reconciling: _Optional[bool] = ..., host: _Optional[str] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ..., opaque: _Optional[bool] = ...) -> None: ...
 
 class ListVolumesRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
@@ -150,6 +156,20 @@ class ResizeVolumeRequest(_message.Message):
     id: str
     size_gb: int
     def __init__(self, id: _Optional[str] = ..., size_gb: _Optional[int] = ...) -> None: ...
+
+class AttachVolumeRequest(_message.Message):
+    __slots__ = ("id", "instance_id")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    instance_id: str
+    def __init__(self, id: _Optional[str] = ..., instance_id: _Optional[str] = ...) -> None: ...
+
+class DetachVolumeRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class ListSnapshotsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

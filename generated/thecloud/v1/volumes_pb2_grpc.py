@@ -62,6 +62,16 @@ class VolumeServiceStub:
                 request_serializer=thecloud_dot_v1_dot_volumes__pb2.ResizeVolumeRequest.SerializeToString,
                 response_deserializer=thecloud_dot_v1_dot_volumes__pb2.Volume.FromString,
                 _registered_method=True)
+        self.AttachVolume = channel.unary_unary(
+                '/thecloud.v1.VolumeService/AttachVolume',
+                request_serializer=thecloud_dot_v1_dot_volumes__pb2.AttachVolumeRequest.SerializeToString,
+                response_deserializer=thecloud_dot_v1_dot_volumes__pb2.Volume.FromString,
+                _registered_method=True)
+        self.DetachVolume = channel.unary_unary(
+                '/thecloud.v1.VolumeService/DetachVolume',
+                request_serializer=thecloud_dot_v1_dot_volumes__pb2.DetachVolumeRequest.SerializeToString,
+                response_deserializer=thecloud_dot_v1_dot_volumes__pb2.Volume.FromString,
+                _registered_method=True)
         self.ListSnapshots = channel.unary_unary(
                 '/thecloud.v1.VolumeService/ListSnapshots',
                 request_serializer=thecloud_dot_v1_dot_volumes__pb2.ListSnapshotsRequest.SerializeToString,
@@ -124,6 +134,23 @@ class VolumeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AttachVolume(self, request, context):
+        """Gives a volume to a virtual machine that is there already, without a restart: as a disk with
+        `device` as its name, where the guest heeds that, and the first 20 digits of the volume's id as
+        its serial number. A container is given volumes when it is launched.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DetachVolume(self, request, context):
+        """Takes a volume from a virtual machine, without a restart. It is `reconciling` until the guest
+        has let go of it, and AVAILABLE then; unmount it there first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSnapshots(self, request, context):
         """Lists the tenant's snapshots, newest first.
         """
@@ -178,6 +205,16 @@ def add_VolumeServiceServicer_to_server(servicer, server):
             'ResizeVolume': grpc.unary_unary_rpc_method_handler(
                     servicer.ResizeVolume,
                     request_deserializer=thecloud_dot_v1_dot_volumes__pb2.ResizeVolumeRequest.FromString,
+                    response_serializer=thecloud_dot_v1_dot_volumes__pb2.Volume.SerializeToString,
+            ),
+            'AttachVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.AttachVolume,
+                    request_deserializer=thecloud_dot_v1_dot_volumes__pb2.AttachVolumeRequest.FromString,
+                    response_serializer=thecloud_dot_v1_dot_volumes__pb2.Volume.SerializeToString,
+            ),
+            'DetachVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.DetachVolume,
+                    request_deserializer=thecloud_dot_v1_dot_volumes__pb2.DetachVolumeRequest.FromString,
                     response_serializer=thecloud_dot_v1_dot_volumes__pb2.Volume.SerializeToString,
             ),
             'ListSnapshots': grpc.unary_unary_rpc_method_handler(
@@ -337,6 +374,60 @@ class VolumeService:
             target,
             '/thecloud.v1.VolumeService/ResizeVolume',
             thecloud_dot_v1_dot_volumes__pb2.ResizeVolumeRequest.SerializeToString,
+            thecloud_dot_v1_dot_volumes__pb2.Volume.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thecloud.v1.VolumeService/AttachVolume',
+            thecloud_dot_v1_dot_volumes__pb2.AttachVolumeRequest.SerializeToString,
+            thecloud_dot_v1_dot_volumes__pb2.Volume.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DetachVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thecloud.v1.VolumeService/DetachVolume',
+            thecloud_dot_v1_dot_volumes__pb2.DetachVolumeRequest.SerializeToString,
             thecloud_dot_v1_dot_volumes__pb2.Volume.FromString,
             options,
             channel_credentials,
