@@ -129,7 +129,7 @@ async def test_a_volume_comes_and_goes_while_the_machine_runs(cloud: Cloud, ada:
         "status": "IN-USE", "instance_id": one["id"], "device": "vdb", "opaque": True,
     }  # fmt: skip
     assert refusal(await ada.rest.post(f"/volumes/{id}/attach", json={"instance_id": two["id"]})) == (
-        409,
+        400,
         "WRONG_STATE",
     )
     await cloud.settle()
