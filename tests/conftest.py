@@ -5,15 +5,16 @@ itself: `cloud.settle()` does the work that is due.
 """
 
 import asyncio
+import hashlib
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import grpc
@@ -23,11 +24,12 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 import server.cloud
+from drivers.contracts import BootDisk
 from drivers.load import Drivers
 from drivers.mail import Outbox
 from rest_shim import app as rest
 from server import app as server_app
-from server import auth, db, hosts, listener, metrics, migrate, postgres, work
+from server import auth, db, guest_image, hosts, listener, metrics, migrate, postgres, work
 from server.auth import ApiKey, Keys, Member, User
 from server.config import Config
 from server.db import Database
@@ -37,6 +39,12 @@ from server.services.tenants import Tenant
 from tests.drivers.fake import FakeCompute, FakeMachines
 from tests.drivers.fake_network import FakeNetwork
 from tests.drivers.fake_volumes import FakeVolumes
+from tests.engines import require
+
+if TYPE_CHECKING:
+    from tests.libvirtd import Libvirtd
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "thecloud"
 
 KEPT = ("alembic_version", "cloud", "instance_types", "prices")
 settings.register_profile("default", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
@@ -245,3 +253,21 @@ async def until(condition: Callable[[], Awaitable[object]], seconds: float = 10.
 def with_compute(app: server_app.App, compute: Any) -> server_app.App:
     """The same server over another driver of containers."""
     return replace(app, drivers=replace(app.drivers, compute={**app.drivers.compute, "docker": compute}))
+
+
+@pytest.fixture(scope="session")
+def libvirtd() -> "Iterator[Libvirtd]":
+    require("libvirt")
+    from tests.libvirtd import Libvirtd
+
+    libvirtd = Libvirtd()
+    yield libvirtd
+    libvirtd.close()
+
+
+@pytest.fixture(scope="session")
+async def tiny() -> BootDisk:
+    """The image of the tiny guest, kept between runs."""
+    recipe = hashlib.sha256(Path(guest_image.__file__).read_bytes()).hexdigest()[:12]
+    path = await guest_image.build(CACHE / f"guest-{recipe}.qcow2", say=print)
+    return BootDisk(path=str(path), format="qcow2", size_gb=1)

@@ -5,7 +5,7 @@ import json
 import os
 import random
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
 from types import SimpleNamespace
 from typing import Any
@@ -22,48 +22,12 @@ from server import topology
 from server.db import Database
 from tests.conftest import until
 from tests.drivers.packets import Box
+from tests.system.client import Client, eventually
 from tests.system.conftest import network_of
-from tests.system.process import Ended, Person, Thecloud
+from tests.system.process import Ended, Thecloud
 
 ROUNDS = 20
 SEED = int(os.environ.get("THECLOUD_TEST_SEED") or random.randrange(2**32))
-
-
-class Client:
-    """Somebody's calls, and the packets of their instances."""
-
-    def __init__(self, cloud: Thecloud, person: Person, stack: ExitStack) -> None:
-        self.cloud, self.person, self._stack = cloud, person, stack
-
-    async def do(self, verb: str, path: str, **body: Any) -> Any:
-        reply = await self.person.rest.request(verb, path, json=body or None)
-        assert reply.is_success, f"{verb} {path} {body}: {reply.status_code} {reply.text}"
-        return reply.json() if reply.content else None
-
-    async def make(self, path: str, **body: Any) -> str:
-        """The id of something new."""
-        id: str = (await self.do("POST", path, **body))["id"]
-        return id
-
-    async def vpc(self, name: str, net: str) -> tuple[str, str]:
-        """A VPC with one subnet."""
-        vpc = await self.make("/vpcs", name=name, cidr_block=f"{net}.0.0/16")
-        return vpc, await self.make(f"/vpcs/{vpc}/subnets", name="one", cidr_block=f"{net}.1.0/24")
-
-    async def box(self, instance: dict[str, Any]) -> Box:
-        """The namespace that the instance runs in now, listening on port 80."""
-        container = await self.cloud.container(instance["id"])
-        box = Box(container["NetworkSettings"]["SandboxKey"])
-        self._stack.callback(box.close)
-        return box.listen(80)
-
-    async def programmed(self, *vpcs: str) -> None:
-        """Wait until what was asked of the VPCs is done."""
-
-        async def done() -> bool:
-            return not any([(await self.do("GET", f"/vpcs/{vpc}"))["reconciling"] for vpc in vpcs])
-
-        await until(done)
 
 
 @pytest.fixture
@@ -71,18 +35,6 @@ async def client(network_cloud: Thecloud) -> AsyncIterator[Client]:
     with ExitStack() as stack:
         await network_cloud.up()
         yield Client(network_cloud, await network_cloud.person(), stack)
-
-
-async def eventually(expected: object, look: Callable[[], object]) -> None:
-    """Fail unless packets soon see this."""
-
-    async def as_expected() -> bool:
-        return await asyncio.to_thread(look) == expected
-
-    try:
-        await until(as_expected, 10)
-    except TimeoutError:
-        pytest.fail(f"{await asyncio.to_thread(look)!r}, not {expected!r}")
 
 
 async def test_instances_of_a_vpc_behind_a_group_an_elastic_ip_and_a_peering(client: Client) -> None:

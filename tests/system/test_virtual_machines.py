@@ -1,0 +1,198 @@
+"""Virtual machines of a whole cloud: real guests, packets, disks and consoles."""
+
+import asyncio
+import re
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from drivers.contracts import BootDisk
+from tests.conftest import until
+from tests.libvirtd import BOOT, Libvirtd
+from tests.system.client import Client, eventually
+from tests.system.process import Thecloud
+
+
+@pytest.fixture
+async def client(network_cloud: Thecloud, libvirtd: Libvirtd) -> AsyncIterator[Client]:
+    """Somebody in a cloud that starts containers and virtual machines."""
+    folder = network_cloud.folder / "machines"
+    folder.mkdir()
+    (folder / "virt-type").write_text("qemu\n")
+    network_cloud.environment |= {
+        "THECLOUD_COMPUTE": "docker,libvirt", "THECLOUD_LIBVIRT_URI": libvirtd.uri,
+        "THECLOUD_LIBVIRT_FOLDER": str(folder),
+    }  # fmt: skip
+    with ExitStack() as stack:
+        await network_cloud.up()
+        yield Client(network_cloud, await network_cloud.person(), stack)
+        if network_cloud.process and network_cloud.process.running:
+            await network_cloud.process.kill()
+        for domain in domains(libvirtd):
+            with suppress(libvirt.libvirtError):
+                domain.destroy()
+            domain.undefine()
+
+
+def domains(libvirtd: Libvirtd) -> list[Any]:
+    connection = libvirt.open(libvirtd.uri)
+    return connection.listAllDomains()  # type: ignore[no-any-return]
+
+
+def taps() -> set[str]:
+    """Links of virtual machines, in whatever namespace of this machine."""
+    told = subprocess.run(["ip", "-all", "-netns", "exec", "ip", "-o", "link"], capture_output=True, text=True).stdout
+    told += subprocess.run(["ip", "-o", "link"], capture_output=True, text=True).stdout
+    return set(re.findall(r"\bv-[0-9a-f]{13}\b", told))
+
+
+async def registered(client: Client, tiny: BootDisk) -> str:
+    """The tiny guest as an image, uploaded as browsers do it."""
+    id = await client.make("/images", name="tiny", os="linux", version="12")
+    data = await asyncio.to_thread(Path(tiny.path).read_bytes)
+    sent = await client.person.rest.post(f"/images/{id}/upload", files={"file": ("tiny.qcow2", data)})
+    assert (sent.status_code, sent.json()["status"], sent.json()["format"]) == (200, "ACTIVE", "qcow2"), sent.text
+    return id
+
+
+async def printed(client: Client, id: str, text: str, times: int = 1) -> str:
+    """What the machine's console has printed, once that is in it so often."""
+
+    async def there() -> bool:
+        reply = await client.person.rest.get(f"/instances/{id}/logs", params={"tail": 10000})
+        return reply.text.count(text) >= times
+
+    await until(there, BOOT)
+    return (await client.person.rest.get(f"/instances/{id}/logs", params={"tail": 10000})).text
+
+
+async def disk_of(client: Client, id: str, volume: str) -> str:
+    """What the guest calls the volume, which it finds by its serial number."""
+    serial = volume.replace("-", "")[:20]
+    found = re.findall(rf"DISK (vd[a-z]) {serial}", await printed(client, id, serial))
+    return found[-1]  # type: ignore[no-any-return]
+
+
+async def read_until(terminal: ClientConnection, text: bytes) -> bytes:
+    read = b""
+    async with asyncio.timeout(30):
+        while text not in read:
+            piece = await terminal.recv()
+            read += piece if isinstance(piece, bytes) else piece.encode()
+    return read
+
+
+async def execute(client: Client, id: str, command: str) -> None:
+    """Have the guest's shell do it."""
+    url = (await client.do("GET", f"/instances/{id}/console"))["url"]
+    async with connect(url, proxy=None) as terminal:
+        await terminal.send(f"\n{command}; echo do''ne\n".encode())
+        await read_until(terminal, b"done")
+
+
+async def settled(client: Client, path: str, **wanted: object) -> dict[str, Any]:
+    """The resource, once it is like this, and nothing is still done to it."""
+
+    async def there() -> bool:
+        now = await client.do("GET", path)
+        return not now["reconciling"] and all(now.get(name) == value for name, value in wanted.items())
+
+    await until(there, BOOT)
+    return await client.do("GET", path)  # type: ignore[no-any-return]
+
+
+def page(container: str, address: str, path: str = "") -> str:
+    """What the guest's HTTP server answers to a container. (Debian's static busybox has a wget that crashes.)"""
+    command = ["docker", "exec", "-i", container, "nc", "-w", "5", address, "80"]
+    request = f"GET /{path} HTTP/1.0\r\n\r\n"
+    return subprocess.run(command, input=request, capture_output=True, text=True).stdout.partition("\n\n")[2]
+
+
+async def test_the_life_of_two_virtual_machines(client: Client, libvirtd: Libvirtd, tiny: BootDisk) -> None:
+    before = taps()
+    image = await registered(client, tiny)
+    vpc, subnet = await client.vpc("prod", "10.0")
+    web = await client.make("/security-groups", vpc_id=vpc, name="web")
+    friends = await client.make("/security-groups", vpc_id=vpc, name="friends")
+    await client.do("POST", f"/security-groups/{web}/rules", direction="ingress", protocol="tcp", port_min=80,
+                    port_max=80, referenced_group_id=friends)  # fmt: skip
+    boxes = [(await client.person.running(name="friend", subnet_id=subnet, security_groups=["friends"]))["id"],
+             (await client.person.running(name="stranger", subnet_id=subnet))["id"]]  # fmt: skip
+    friend, stranger = [(await client.cloud.container(id))["Id"] for id in boxes]
+    first, second = [
+        await client.make("/instances", name=name, image=image, instance_type="basic-1", subnet_id=subnet,
+                          security_groups=["web"]) for name in ("vm-one", "vm-two")
+    ]  # fmt: skip
+    machine = await client.person.becomes(first, "RUNNING", BOOT)
+    assert machine["driver"] == "libvirt"
+    address = machine["private_ip"]
+
+    said = await printed(client, first, "GUEST_READY vm-one")
+    assert f"GUEST_READY vm-one {address}/24" in said
+    console = await client.do("GET", f"/instances/{first}/console")
+    assert re.fullmatch(r"vnc://127\.0\.0\.1:59\d\d", console["console_url"])
+    async with connect(console["url"], proxy=None) as terminal:
+        await terminal.send(b"\necho $((40 + 2))-is-it\n")
+        await read_until(terminal, b"42-is-it")
+    async with connect(console["vnc_url"], proxy=None, subprotocols=["binary"]) as screen:  # type: ignore[list-item]
+        assert await screen.recv() == b"RFB 003.008\n"
+        assert screen.subprotocol == "binary"
+
+    await eventually("hello from vm-one\n", lambda: page(friend, address))
+    assert await asyncio.to_thread(page, stranger, address) == ""
+    assert address in subprocess.run(  # noqa: ASYNC221 - it answers at once
+        ["docker", "exec", friend, "nslookup", "vm-one.internal"], capture_output=True, text=True
+    ).stdout  # fmt: skip
+    stats = await client.do("GET", f"/instances/{first}/stats")
+    assert stats["memory_limit_bytes"] == 512 * 2**20
+
+    volume = await client.make("/volumes", name="data", size_gb=1)
+    await client.do("POST", f"/volumes/{volume}/attach", instance_id=first)
+    await settled(client, f"/instances/{first}")
+    disk = await disk_of(client, first, volume)
+    await execute(client, first, f"echo kept > /disks/{disk}/file; sync; umount /disks/{disk}")
+    await client.do("POST", f"/volumes/{volume}/detach")
+    await settled(client, f"/volumes/{volume}", status="AVAILABLE")
+    await printed(client, second, "GUEST_READY vm-two")
+    await client.do("POST", f"/volumes/{volume}/attach", instance_id="vm-two")
+    disk = await disk_of(client, second, volume)
+    other = (await client.do("GET", f"/instances/{second}"))["private_ip"]
+    assert await asyncio.to_thread(page, friend, other, f"disks/{disk}/file") == "kept\n"
+
+    await client.do("POST", f"/instances/{first}/pause")
+    await settled(client, f"/instances/{first}", status="PAUSED")
+    assert await asyncio.to_thread(page, friend, address) == ""
+    await client.do("POST", f"/instances/{first}/resume")
+    await settled(client, f"/instances/{first}", status="RUNNING")
+    await eventually("hello from vm-one\n", lambda: page(friend, address))
+    await client.do("POST", f"/instances/{first}/resize", instance_type="basic-2")
+    said = await printed(client, first, "GUEST_READY vm-one", times=2)
+    sizes = [int(kib) for kib in re.findall(r"kib=(\d+)", said)]
+    assert sizes[1] - sizes[0] > 400 * 1024
+    await settled(client, f"/instances/{first}", status="RUNNING", instance_type="basic-2")
+    await eventually("hello from vm-one\n", lambda: page(friend, address))
+
+    for id in (first, second, *boxes):
+        await client.do("DELETE", f"/instances/{id}")
+    for id in (first, second, *boxes):
+        await client.person.gone(id, 60)
+    await client.do("DELETE", f"/volumes/{volume}")
+    await client.do("DELETE", f"/images/{image}")
+    await nothing_left(client.cloud, libvirtd, before)
+
+
+async def nothing_left(cloud: Thecloud, libvirtd: Libvirtd, before: set[str]) -> None:
+    """Neither domains, nor files, nor taps, nor leases."""
+
+    async def gone() -> bool:
+        folders = [cloud.folder / name for name in ("machines", "data/images", "data/volumes")]
+        files = {file.name for folder in folders for file in folder.rglob("*") if file.is_file()}
+        return not (files - {"virt-type"} or await asyncio.to_thread(domains, libvirtd) or taps() - before)
+
+    await until(gone, 30)
