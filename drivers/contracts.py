@@ -342,13 +342,14 @@ class SupportsScreen(Protocol):
 
 @runtime_checkable
 class SupportsSnapshots(Protocol):
-    """Can make an image of an instance."""
+    """Can make an image of an instance, running or not."""
 
-    async def snapshot(self, id: UUID, path: Path) -> None:
-        """Have what is on the instance's own disk at this moment in a new file, from which others can start.
+    def snapshot(self, id: UUID) -> AsyncIterator[bytes]:
+        """A file with what is on the instance's own disk at this moment, from which others can start.
 
-        The instance goes on meanwhile. What is not written yet in it is not in the file. Raises LookupError when
-        there is no instance. Cut off, it may be called again, with the same path or another.
+        What the instance has not written by then is not in it; it may stand still for that moment, and goes on
+        meanwhile. Raises LookupError when there is no instance. Cut off, it leaves nothing that the next one, or
+        delete(), does not remove.
         """
         ...
 

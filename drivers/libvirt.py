@@ -50,6 +50,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FOLDER = Path("/var/lib/thecloud-libvirt")
+PIECE = 2**20
 AGAIN = 1.0  # seconds after which the power button is pressed once more: a machine that boots does not heed it
 NEVER = (
     libvirt.VIR_ERR_INVALID_ARG,
@@ -149,8 +150,15 @@ class LibvirtCompute:
             raise LookupError(f"instance {id} does not run")
         return Screen(*await asyncio.open_connection("127.0.0.1", port))
 
-    async def snapshot(self, id: UUID, path: Path) -> None:
-        await self._do(self._with, id, lambda domain: copy_disk(domain, self._files(id), path))
+    async def snapshot(self, id: UUID) -> AsyncGenerator[bytes]:
+        path = self._files(id).snapshot
+        try:
+            await self._do(self._with, id, lambda domain: copy_disk(domain, self._files(id).disk, path))
+            with path.open("rb") as file:
+                while piece := await asyncio.to_thread(file.read, PIECE):
+                    yield piece
+        finally:
+            path.unlink(missing_ok=True)
 
     async def attach_volume(self, id: UUID, volume: Volume) -> None:
         await self._do(self._with, id, lambda domain: attach(domain, volume))

@@ -12,20 +12,20 @@ from xml.sax.saxutils import quoteattr
 import libvirt
 
 from drivers.libvirt_engine import forgiving, wrong_state
-from drivers.libvirt_files import Files, qemu_img
+from drivers.libvirt_files import qemu_img
 from drivers.libvirt_xml import disks
 
 LONGEST = 3600.0  # seconds of one copy
 ENDED = (libvirt.VIR_DOMAIN_JOB_COMPLETED, libvirt.VIR_DOMAIN_JOB_FAILED, libvirt.VIR_DOMAIN_JOB_CANCELLED)
 
 
-def copy_disk(domain: Any, files: Files, path: Path) -> None:
+def copy_disk(domain: Any, disk: Path, path: Path) -> None:
     """Have the machine's disk at `path`, as qcow2 that needs no other file."""
     path.unlink(missing_ok=True)
     if domain.isActive():
         _back_up(domain, path)
     else:
-        qemu_img("convert", "-O", "qcow2", str(files.disk), str(path), patience=LONGEST)
+        qemu_img("convert", "-O", "qcow2", str(disk), str(path), patience=LONGEST)
 
 
 def _back_up(domain: Any, path: Path) -> None:

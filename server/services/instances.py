@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
+from thecloud.v1 import images_pb2
 from thecloud.v1 import instances_pb2 as pb
 
 from drivers.contracts import (
@@ -26,6 +27,7 @@ from drivers.contracts import (
     SupportsEvents,
     SupportsLogs,
     SupportsScreen,
+    SupportsSnapshots,
     SupportsStats,
     Terminal,
     hostname,
@@ -192,6 +194,16 @@ class InstanceService:
     async def StopInstance(self, call: Call, request: pb.StopInstanceRequest) -> pb.Instance:
         row = await db.locate(call.tx, Instance, request.id, call.tenant_id, lock=True)
         return to_message(await switch(call.tx, row, "STOPPED"))
+
+    async def SnapshotInstance(self, call: Call, request: pb.SnapshotInstanceRequest) -> images_pb2.Image:
+        row = await db.locate(call.tx, Instance, request.id, call.tenant_id)
+        compute = self.app.drivers.compute.get(row.driver)
+        if not isinstance(compute, SupportsSnapshots):
+            raise unsupported("images of instances", compute)
+        need(row, "RUNNING", "PAUSED", "STOPPED")
+        return await images.take(
+            self.app, call.tx, row, call.principal.user_id, request.name, request.description
+        )  # fmt: skip
 
     async def GetInstanceStats(self, call: Call, request: pb.GetInstanceStatsRequest) -> pb.InstanceStats:
         row, compute = await self._live(call, request.id)

@@ -1,13 +1,17 @@
 """Virtual machines of a whole cloud: real guests, packets, disks and consoles."""
 
 import asyncio
+import os
+import random
 import re
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import httpx
 import libvirt
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -17,6 +21,9 @@ from tests.conftest import until
 from tests.libvirtd import BOOT, Libvirtd
 from tests.system.client import Client, eventually
 from tests.system.process import Thecloud
+
+ROUNDS = 20
+SEED = int(os.environ.get("THECLOUD_TEST_SEED") or random.randrange(2**32))
 
 
 @pytest.fixture
@@ -185,6 +192,136 @@ async def test_the_life_of_two_virtual_machines(client: Client, libvirtd: Libvir
     await client.do("DELETE", f"/volumes/{volume}")
     await client.do("DELETE", f"/images/{image}")
     await nothing_left(client.cloud, libvirtd, before)
+
+
+POWERS = {"pause": ("RUNNING", "PAUSED"), "resume": ("PAUSED", "RUNNING"), "stop": ("RUNNING", "STOPPED"),
+          "start": ("STOPPED", "RUNNING")}  # fmt: skip
+
+
+class Insisting:
+    """Somebody who asks for everything until there is an answer, and what they were promised."""
+
+    def __init__(self, client: Client, dice: random.Random) -> None:
+        self._client, self._dice = client, dice
+        self.powers: dict[str, str] = {}  # of machines
+        self.owner: str | None = None  # of the volume
+
+    async def ask(self, verb: str, path: str, **body: Any) -> httpx.Response:
+        headers = {"idempotency-key": str(uuid4())}
+        async with asyncio.timeout(90):
+            while True:
+                with suppress(httpx.TransportError):
+                    reply = await self._client.person.rest.request(verb, path, json=body or None, headers=headers)
+                    if reply.status_code < 500:
+                        return reply
+                await asyncio.sleep(0.1)
+
+    async def launch(self, **body: Any) -> str:
+        reply = await self.ask("POST", "/instances", **body)
+        assert reply.status_code == 202, reply.text
+        id: str = reply.json()["id"]
+        self.powers[id] = "RUNNING"
+        return id
+
+    async def switch(self) -> None:
+        """Pause, resume, stop or start a machine, where that is possible now."""
+        id, action = self._dice.choice(list(self.powers)), self._dice.choice(list(POWERS))
+        before, after = POWERS[action]
+        if self.powers[id] != before:
+            return
+        if action == "start":
+            reply = await self.ask("PUT", f"/instances/{id}", status="RUNNING")
+        else:
+            reply = await self.ask("POST", f"/instances/{id}/{action}")
+        if reply.status_code == 200:
+            self.powers[id] = after
+        else:
+            assert reply.json()["error"]["reason"] == "WRONG_STATE", reply.text
+
+    async def move(self, volume: str) -> None:
+        """Give the volume to a machine, or take it from the one that has it."""
+        id = self._dice.choice(list(self.powers))
+        if self.owner is None:
+            reply = await self.ask("POST", f"/volumes/{volume}/attach", instance_id=id)
+            owner: str | None = id
+        else:
+            reply, owner = await self.ask("POST", f"/volumes/{volume}/detach"), None
+        if reply.status_code == 200:
+            self.owner = owner
+        else:
+            assert reply.json()["error"]["reason"] == "WRONG_STATE", reply.text
+
+    def differences(self, libvirtd: Libvirtd, volume: str) -> list[str]:
+        """Where libvirt has something else than was promised."""
+        found = {}
+        for domain in domains(libvirtd):
+            power = {libvirt.VIR_DOMAIN_RUNNING: "RUNNING", libvirt.VIR_DOMAIN_PAUSED: "PAUSED"}.get(
+                domain.state()[0], "STOPPED"
+            )
+            found[domain.UUIDString()] = (power, volume in domain.XMLDesc())
+        wanted = {id: (power, self.owner == id) for id, power in self.powers.items()}
+        return [
+            f"{id}: {found.get(id)}, not {wanted.get(id)}" for id in found | wanted if found.get(id) != wanted.get(id)
+        ]
+
+
+@pytest.mark.timeout(900)
+async def test_it_converges_after_twenty_kills_of_the_server_and_five_of_libvirtd(
+    client: Client, libvirtd: Libvirtd, tiny: BootDisk
+) -> None:
+    print("THECLOUD_TEST_SEED =", SEED)
+    dice, before, cloud = random.Random(SEED), taps(), client.cloud
+    person = Insisting(client, dice)
+    image = await registered(client, tiny)
+    _, subnet = await client.vpc("prod", "10.0")
+    box = (await client.person.running(name="box", subnet_id=subnet))["id"]
+    friend = (await cloud.container(box))["Id"]
+    volume = await client.make("/volumes", name="data", size_gb=1)
+    machine = {"image": image, "instance_type": "basic-1", "subnet_id": subnet}
+    for number in range(ROUNDS):
+        async with asyncio.TaskGroup() as group:
+            if len(person.powers) < 2:
+                group.create_task(person.launch(name=f"vm-{number}", **machine))
+            if person.powers:
+                group.create_task(person.switch())
+                group.create_task(person.move(volume))
+            await asyncio.sleep(dice.choice([dice.uniform(0, 0.2), dice.uniform(0, 4)]))
+            assert cloud.process
+            await cloud.process.kill()
+            if number % 4 == 3:
+                libvirtd.kill()
+                await asyncio.to_thread(libvirtd.start)
+            await cloud.up()
+
+    for id, power in person.powers.items():
+        if power != "RUNNING":
+            reply = await person.ask("PUT", f"/instances/{id}", status="RUNNING")
+            assert reply.status_code == 200, reply.text
+            person.powers[id] = "RUNNING"
+    if person.owner is None:
+        await person.move(volume)
+
+    async def as_promised() -> bool:
+        return not await asyncio.to_thread(person.differences, libvirtd, volume)
+
+    try:
+        await until(as_promised, 2 * BOOT)
+    except TimeoutError:
+        pytest.fail("\n".join(person.differences(libvirtd, volume)))
+    for id in person.powers:
+        seen = await settled(client, f"/instances/{id}", status="RUNNING")
+        await printed(client, id, "GUEST_READY")
+        await eventually(f"hello from {seen['name']}\n", lambda address=seen["private_ip"]: page(friend, address))  # type: ignore[misc]
+    assert person.owner
+    disk = await disk_of(client, person.owner, volume)
+    await execute(client, person.owner, f"echo kept > /disks/{disk}/file")
+    for id in (box, *person.powers):
+        await client.do("DELETE", f"/instances/{id}")
+    for id in (box, *person.powers):
+        await client.person.gone(id, 60)
+    await client.do("DELETE", f"/volumes/{volume}")
+    await client.do("DELETE", f"/images/{image}")
+    await nothing_left(cloud, libvirtd, before)
 
 
 async def nothing_left(cloud: Thecloud, libvirtd: Libvirtd, before: set[str]) -> None:
