@@ -61,6 +61,7 @@ class Attachment:
     mac: str | None = None
     prefix_length: int | None = None
     gateway: str | None = None
+    mtu: int | None = None  # None: the usual one
 
 
 DiskFormat = Literal["qcow2", "raw"]

@@ -203,10 +203,12 @@ class OvnNetwork:
         """What is in place, where these parts are not."""
         bridge = plugs.bridge_to(self._switch, self._network)
         guarded = bridge is None or not gateways(wanted) or plugs.is_outside(self._external, bridge)
-        here = {one.port: one for one in plugs.present(self._switch, self._cloud) if one.working}
+        present = plugs.present(self._switch, self._cloud)
+        here = {one.port: one for one in present if one.working}
         name = self._name(wanted.vpc_id)
         plugged = plugs.wanted(wanted, name)
         missing = {id for id, plug in plugged.items() if id not in here or here[id].plug != str(plug)}
+        missing |= {one.port for one in present} - set(here)
         whole = not wrong & {("vpc", None), ("routes", None)}
         named = ("names", None) not in wrong and wanted.vpc_id.hex not in missing
         named &= not plugs.needs_names(wanted) or names.serving(name, plugs.at_server(wanted))
