@@ -20,6 +20,7 @@ from drivers import linux_names as names
 from drivers import ovn_database as database
 from drivers import ovn_groups
 from drivers import ovn_plug as plugs
+from drivers.contracts import Wire
 from drivers.linux_external import locked
 from drivers.linux_plan import External
 from drivers.network import Topology
@@ -67,6 +68,10 @@ class OvnNetwork:
 
     async def list(self) -> set[UUID]:
         return await asyncio.to_thread(self._list)
+
+    async def wire(self) -> Wire:
+        in_user_space = await asyncio.to_thread(plugs.is_in_user_space, self._switch)
+        return Wire(mtu=plugs.MTU, offloads=not in_user_space)
 
     async def close(self) -> None:
         for one in (self._northbound, self._southbound, self._switch):

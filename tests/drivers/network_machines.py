@@ -73,8 +73,6 @@ async def run(terminal: Terminal, command: str) -> int:
 class NetworkMachines:
     """Subclasses have the fixture `networks`, which makes driver after driver of one cloud."""
 
-    MTU: int | None = None
-
     def plugged(self, tap: str) -> object:
         """What stays the same as long as the tap is not plugged anew; None while it is not plugged."""
         raise NotImplementedError
@@ -92,13 +90,15 @@ class NetworkMachines:
             yield Wires(stack)
 
     @pytest.fixture
-    async def guest(self, virtual: LibvirtCompute, wires: Wires, tiny: BootDisk) -> AsyncIterator[Guest]:
+    async def guest(
+        self, virtual: LibvirtCompute, network: NetworkDriver, wires: Wires, tiny: BootDisk
+    ) -> AsyncIterator[Guest]:
         """Made and stopped, with a tap in the topology as soon as it runs."""
         vpc = wires.vpc()
         box, subnet = wires.boxes[vpc.ports[0].id], vpc.subnets[0]
         attachment = Attachment(
             address="10.0.1.50", resolver=subnet.gateway_ip, domain="internal", mac=MAC, prefix_length=24,
-            gateway=subnet.gateway_ip, mtu=self.MTU,
+            gateway=subnet.gateway_ip, wire=await network.wire(),
         )  # fmt: skip
         spec = InstanceSpec(
             id=uuid4(), tenant_id=uuid4(), name="vm", image="guest", vcpus=1, memory_mb=192, disk=tiny,
@@ -122,7 +122,8 @@ class NetworkMachines:
         terminal = await virtual.console(guest.spec.id)
         other = guest.vpc.ports[0].address
 
-        assert await run(terminal, f"grep -x {self.MTU or 1500} /sys/class/net/eth0/mtu") == 0
+        mtu = (await network.wire()).mtu or 1500
+        assert await run(terminal, f"grep -x {mtu} /sys/class/net/eth0/mtu") == 0
 
         # Both ways, within its subnet and to another
         assert guest.box.ping(guest.address)
@@ -191,7 +192,6 @@ class NetworkMachines:
         await virtual.delete(guest.spec.id)
         await network.delete(guest.vpc.vpc_id)
         assert not kernel.index(tap)
-        assert self.plugged(tap) is None
         assert not await network.list()
 
     async def test_what_a_virtual_machine_gets_and_sends_has_a_rate(
