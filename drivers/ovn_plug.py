@@ -140,6 +140,8 @@ def plug_all(switch: Database, cloud: str, vpc_id: UUID, plugs: dict[str, Plug])
     unplug(switch, cloud, old)
     new = {plug.port.tap or f"{OWN}{secrets.token_hex(6)}": plug for id, plug in plugs.items() if id not in kept}
     if new:
+        if not switch.wait(has_forgotten):
+            raise TimeoutError("this host's switch does not let go of what is unplugged; is ovs-vswitchd running?")
         switch.change(lambda tables, txn: add(tables, txn, cloud, vpc_id, new))
         in_user_space = is_in_user_space(switch)
         for name, plug in new.items():
@@ -147,6 +149,12 @@ def plug_all(switch: Database, cloud: str, vpc_id: UUID, plugs: dict[str, Plug])
         switch.change(partial(note, new))
         switch.wait(lambda tables: all(one.working for one in there(tables, cloud) if one.name in new))
     return bool(new)
+
+
+def has_forgotten(tables: Tables) -> bool:
+    """Whether the switch did all it was asked to. A new tap may have the name of one that it was to forget."""
+    everything = only(tables["Open_vSwitch"])
+    return bool(everything.cur_cfg >= everything.next_cfg)
 
 
 def note(done: dict[str, Plug], tables: Tables, _: Txn) -> None:
@@ -183,19 +191,16 @@ def unplug(switch: Database, cloud: str, names: Iterable[str]) -> None:
                 host.do("link", "set", index=number, state="down")
             kernel.nft(unguard(table(cloud), name))
 
-    def forget(tables: Tables, _: Txn) -> int:
+    def forget(tables: Tables, _: Txn) -> None:
         for bridge in tables["Bridge"].rows.values():
             for port in bridge.ports:
                 if port.name in gone:
                     bridge.delvalue("ports", port)
         everything = only(tables["Open_vSwitch"])
-        everything.next_cfg += 1
-        number: int = everything.next_cfg
-        return number
+        everything.verify("next_cfg")  # others count there too
+        everything.next_cfg += 1  # has the switch tell when it did
 
-    version = switch.change(forget)
-    if not switch.wait(lambda tables: only(tables["Open_vSwitch"]).cur_cfg >= version):
-        raise TimeoutError("the switch of this host does not let go of what is unplugged; is ovs-vswitchd running?")
+    switch.change(forget)
     if not present(switch, cloud):
         with kernel.entered(HOST):
             kernel.nft(f"add table {table(cloud)}\ndelete table {table(cloud)}\n")

@@ -132,6 +132,10 @@ class NetworkMachines:
         assert await run(terminal, f"echo | nc -w 2 {guest.vpc.ports[2].address} 80 | grep 10.0.1.50") == 0
         assert await run(terminal, f"ping -c 1 -W 2 {guest.vpc.subnets[0].gateway_ip}") == 0
 
+        # To others it hears of a way, and of nobody who has its own address
+        assert await run(terminal, f"arping -c 1 -w 2 -I eth0 {other} | grep Unicast") == 0
+        assert await run(terminal, f"arping -c 1 -w 2 -I eth0 {guest.address} | grep Unicast") != 0
+
         # What is there already is not changed, by nobody
         with guest.box.connect(guest.address, 80) as one:
             for driver in (network, networks(), network):
