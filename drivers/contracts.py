@@ -50,6 +50,14 @@ class PortBinding:
     container: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wire:
+    """What a virtual machine's interface depends on in the network that it is plugged into."""
+
+    mtu: int | None = None  # None: the usual one
+    offloads: bool = True  # whether what it sends may come without checksums, and is cut where it is too long
+
+
 @dataclass(frozen=True)
 class Attachment:
     """What an instance in a VPC is told of its network, which a network driver plugs it into."""
@@ -61,6 +69,7 @@ class Attachment:
     mac: str | None = None
     prefix_length: int | None = None
     gateway: str | None = None
+    wire: Wire = Wire()
 
 
 DiskFormat = Literal["qcow2", "raw"]

@@ -23,6 +23,7 @@ from drivers import linux_kernel as kernel
 from drivers import linux_names as names
 from drivers import linux_parts as parts
 from drivers import linux_plan as plan
+from drivers.contracts import Wire
 from drivers.linux_kernel import HOST
 from drivers.linux_plan import IGW, External, Publisher, link
 from drivers.linux_record import Record, Records
@@ -62,6 +63,9 @@ class LinuxNetwork:
     async def list(self) -> set[UUID]:
         there = {*await asyncio.to_thread(kernel.namespaces), *await asyncio.to_thread(names.served)}
         return {UUID(name.removeprefix(self._prefix)) for name in there if name.startswith(self._prefix)}
+
+    async def wire(self) -> Wire:
+        return Wire()
 
     def _name(self, vpc_id: UUID) -> str:
         return f"{self._prefix}{vpc_id}"

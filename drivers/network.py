@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 from uuid import UUID
 
-from drivers.contracts import PortBinding
+from drivers.contracts import PortBinding, Wire
 
 Direction = Literal["ingress", "egress"]
 Transport = Literal["tcp", "udp", "icmp", "all"]
@@ -198,4 +198,8 @@ class NetworkDriver(Protocol):
 
     async def list(self) -> set[UUID]:
         """The VPCs of this cloud that there is anything of."""
+        ...
+
+    async def wire(self) -> Wire:
+        """What a virtual machine on this host has to be made for, to be plugged in here."""
         ...
