@@ -433,6 +433,7 @@ async def spec(
         attachment = Attachment(
             row.private_ip, subnet.gateway_ip, topology.DOMAIN, mac=networks.mac(row.private_ip),
             prefix_length=IPv4Network(subnet.cidr_block).prefixlen, gateway=subnet.gateway_ip,
+            wire=await app.drivers.network.wire(),
         )  # fmt: skip
     disk = images.disk(app, image, size.disk_gb)
     return InstanceSpec(
