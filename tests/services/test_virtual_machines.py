@@ -270,3 +270,45 @@ async def test_an_instance_of_a_driver_that_is_configured_no_more_waits(cloud: C
     assert (await ada.rest.delete(f"/instances/{made['id']}")).status_code == 200
     await cloud.settle()
     assert (await ada.instance(made["id"]))["status"] == "DELETING"
+
+
+# Images taken of instances
+
+
+async def test_an_image_taken_of_a_machine_starts_another(cloud: Cloud, ada: Person) -> None:
+    require("qemu-img")
+    made = await machine(cloud, ada)
+    reply = await ada.rest.post(f"/instances/{made['id']}/snapshot", json={"name": "golden", "description": "as it is"})
+    taken = reply.json()
+    assert (reply.status_code, taken["status"], taken["instance_id"]) == (202, "PENDING", made["id"])
+    await cloud.settle()
+    taken = (await ada.rest.get(f"/images/{taken['id']}")).json()
+    assert (taken["status"], taken["format"], taken["name"], taken["is_public"]) == ("ACTIVE", "raw", "golden", False)
+    await ada.rest.delete(f"/instances/{made['id']}")
+    await cloud.settle()
+    other = (await ada.rest.post("/instances", json={"name": "clone", "image": taken["id"]})).json()
+    await cloud.settle()
+    assert (await ada.instance(other["id"]))["status"] == "RUNNING"
+
+
+async def test_an_image_of_a_machine_that_goes_first_is_an_error(cloud: Cloud, ada: Person, bob: Person) -> None:
+    made = await machine(cloud, ada)
+    path = f"/instances/{made['id']}/snapshot"
+    assert refusal(await bob.rest.post(path, json={"name": "mine"})) == (404, "NOT_FOUND")
+    assert refusal(await ada.rest.post(path, json={})) == (400, "INVALID_ARGUMENT")
+    taken = (await ada.rest.post(path, json={"name": "late"})).json()
+    await ada.rest.delete(f"/instances/{made['id']}")
+    await cloud.settle()
+    seen = (await ada.rest.get(f"/images/{taken['id']}")).json()
+    assert seen["status"] == "ERROR"
+    assert "terminated" in seen["status_message"]
+    folder = cloud.app.config.data / "images"
+    assert [file.name for file in folder.iterdir()] == [made["image"]]
+
+
+@pytest.mark.parametrize("moment", MOMENTS[:4], ids=str)
+async def test_a_server_that_dies_takes_the_image_in_the_end(cloud: Cloud, ada: Person, moment: Moment) -> None:
+    made = await machine(cloud, ada)
+    taken = (await ada.rest.post(f"/instances/{made['id']}/snapshot", json={"name": "golden"})).json()
+    await crash.survive(cloud, "compute", moment)
+    assert (await ada.rest.get(f"/images/{taken['id']}")).json()["status"] == "ACTIVE"
