@@ -30,23 +30,25 @@ class Drivers:
 
 def load(
     *, compute: str, network: str, cloud_id: str, publish: str, external: str, data: Path, smtp_url: str,
-    mail_from: str, ovn: Mapping[str, str] | None = None,
+    mail_from: str, volumes: str = "directory", ovn: Mapping[str, str] | None = None,
+    rbd: Mapping[str, str] | None = None,
 ) -> Drivers:  # fmt: skip
     """The drivers by name. Raises LookupError for one that there is not, ValueError for a range that is none.
 
-    `ovn` has where OVN's databases are, for the driver of that name.
+    `ovn` has where OVN's databases are, for the driver of that name, and `rbd` how Ceph is reached.
     """
-    from drivers.directory import DirectoryVolumes
     from drivers.mail import Outbox, Smtp
 
     computing = find("compute", compute, {"docker": "DockerCompute"})(cloud_id, publish_address=publish)
     networks = find("network", network, {"linux": "LinuxNetwork", "ovn": "OvnNetwork"})
     special = ovn or {} if network == "ovn" else {"publish_address": publish}
     networking = networks(cloud_id, External.of(external), **special)
-    volumes = DirectoryVolumes(data / "volumes")
+    keeping = find("volumes", volumes, {"directory": "DirectoryVolumes", "rbd": "RbdVolumes"})
+    folder = data / "volumes"
+    disks = keeping(cloud_id, folder, **rbd or {}) if volumes == "rbd" else keeping(folder)
     mail: Mailer = Smtp(smtp_url, mail_from) if smtp_url else Outbox(data / "outbox", mail_from)
     closing = [computing.close, *([networking.close] if network == "ovn" else [])]
-    return Drivers(computing, compute, networking, volumes, mail, closing)
+    return Drivers(computing, compute, networking, disks, mail, closing)
 
 
 def find(kind: str, name: str, known: dict[str, str]) -> Any:

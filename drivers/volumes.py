@@ -16,12 +16,14 @@ class VolumeSeen:
     """A volume that is there."""
 
     size_gb: int
-    path: str  # of the raw disk, for virtual machines
+    path: str  # of the raw disk, for virtual machines: a file, or a block device that is there while it is mapped
     folder: str | None = None  # where what is in it is mounted, if it is
 
 
 class VolumeDriver(Protocol):
     """Keeps the volumes of one host, or of all."""
+
+    one_host: bool  # a volume is on the host that made it; else all hosts see the same volumes, and one mounts it
 
     async def apply(self, id: UUID, size_gb: int, snapshot_id: UUID | None = None) -> VolumeSeen:
         """Have the volume there, of this size in GiB: a new one is empty, or as the snapshot.

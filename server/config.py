@@ -32,6 +32,10 @@ class Config:
     ovn_northbound: str = "unix:/run/ovn/ovnnb_db.sock"  # of the driver ovn: OVN's northbound database
     ovn_southbound: str = "unix:/run/ovn/ovnsb_db.sock"  # and its southbound one
     ovs_database: str = "unix:/run/openvswitch/db.sock"  # and that of this host's Open vSwitch
+    volumes: str = "directory"  # the driver of volumes: a module of drivers/
+    rbd_pool: str = "rbd"  # of the driver rbd: the Ceph pool that volumes are in
+    rbd_conf: str = "/etc/ceph/ceph.conf"  # and where Ceph is
+    rbd_id: str = "admin"  # and the name of its user there, without `client.`
     external_network: str = "100.64.0.0/16"  # that elastic IPs are addresses of; its first is the gateway's
     image_bytes: int = 10 * 2**30  # the largest file of an image
     image_disk_gb: int = 100  # the largest disk that may be in one, in GiB

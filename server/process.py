@@ -44,9 +44,10 @@ async def main(
             drivers = load.load(
                 compute=config.compute, network=config.network, cloud_id=str(this_cloud.id), publish=config.publish,
                 external=config.external_network, data=config.data, smtp_url=config.smtp_url,
-                mail_from=config.mail_from,
+                mail_from=config.mail_from, volumes=config.volumes,
                 ovn={"northbound": config.ovn_northbound, "southbound": config.ovn_southbound,
                      "switch": config.ovs_database},
+                rbd={"pool": config.rbd_pool, "conf": config.rbd_conf, "id": config.rbd_id},
             )  # fmt: skip
         except LookupError as error:
             raise BadConfig(str(error)) from None

@@ -20,6 +20,8 @@ class Disk:
 class FakeVolumes:
     """See VolumeDriver."""
 
+    one_host = True
+
     def __init__(self) -> None:
         self.disks: dict[UUID, Disk] = {}
         self.snapshots: dict[UUID, Disk] = {}
