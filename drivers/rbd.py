@@ -172,9 +172,10 @@ class RbdVolumes:
 
     def _state(self, name: str) -> str | None:
         """What the image's metadata say; None where there is none of them, or no image."""
-        if name not in self._names():
-            return None  # where there is no pool either, that raises
-        return self._rbd("image-meta", "get", self._at(name), KEY, fine=(0, ABSENT)).strip() or None
+        said = self._rbd("image-meta", "get", self._at(name), KEY, fine=(0, ABSENT)).strip()
+        if not said:
+            self._names()  # which raises where there is no pool
+        return said or None
 
     def _set_state(self, name: str, state: str) -> None:
         self._rbd("image-meta", "set", self._at(name), KEY, state)

@@ -2,9 +2,10 @@
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 from uuid import uuid4
@@ -14,7 +15,7 @@ BYTES = 8 * 2**30  # that it has room for; memory is taken as they are written
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 PROGRAMS = ("ceph-mon", "ceph-osd", "monmaptool", "ceph", "rbd")
 CONFIG = """[global]
-fsid = {id}
+fsid = {cluster}
 mon host = {monitor}
 public addr = 127.0.0.1
 cluster addr = 127.0.0.1
@@ -39,50 +40,40 @@ osd crush chooseleaf type = 0
 """
 
 
-class Ceph:
-    """Started once made."""
+@contextmanager
+def running() -> Iterator[Path]:
+    """Its configuration. All of it is gone at the end."""
+    cluster, store = str(uuid4()), str(uuid4())
+    monitor = f"[v2:127.0.0.1:{port()},v1:127.0.0.1:{port()}]"  # the kernel speaks v1
+    with ExitStack() as stack:
+        folder = Path(mkdtemp(prefix="thecloud-ceph-"))  # short: a socket's path has 108 characters at most
+        stack.callback(shutil.rmtree, folder)
+        config, monitors = folder / "ceph.conf", folder / "monitors"
+        config.write_text(CONFIG.format(cluster=cluster, monitor=monitor, folder=folder, bytes=BYTES))
+        for data in ("mon", "osd"):
+            (folder / data).mkdir()
+        run("monmaptool", "--create", "--fsid", cluster, "--addv", "a", monitor, str(monitors))
+        run("ceph-mon", "-i", "a", "--mkfs", "--monmap", str(monitors), "--conf", str(config))
+        start(stack, "ceph-mon", "-i", "a", "--conf", str(config))
+        run("ceph", "osd", "new", store, "--conf", str(config))
+        run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", store, "--conf", str(config))
+        start(stack, "ceph-osd", "-i", "0", "--conf", str(config))
+        run("ceph", "osd", "pool", "create", "rbd", "8", "--conf", str(config))
+        run("rbd", "pool", "init", "rbd", "--conf", str(config))  # which waits for the store
+        yield config
 
-    def __init__(self) -> None:
-        self.folder = Path(mkdtemp(prefix="thecloud-ceph-"))  # short: a socket's path has 108 characters at most
-        self.config = self.folder / "ceph.conf"
-        cluster, store = uuid4(), uuid4()
-        monitor = f"[v2:127.0.0.1:{port()},v1:127.0.0.1:{port()}]"  # the kernel speaks v1
-        self.config.write_text(CONFIG.format(id=cluster, monitor=monitor, folder=self.folder, bytes=BYTES))
-        for folder in ("mon", "osd"):
-            (self.folder / folder).mkdir()
-        self._daemons: list[subprocess.Popen[bytes]] = []
-        monitors = str(self.folder / "monitors")
-        self._run("monmaptool", "--create", "--fsid", str(cluster), "--addv", "a", monitor, monitors)
-        self._run("ceph-mon", "-i", "a", "--mkfs", "--monmap", monitors)
-        self._start("ceph-mon", "-i", "a")
-        self._run("ceph", "osd", "new", str(store))
-        self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", str(store))
-        self._start("ceph-osd", "-i", "0")
-        self._run("ceph", "osd", "pool", "create", "rbd", "8")
-        self._run("rbd", "pool", "init", "rbd")  # answers once the store does
 
-    def close(self) -> None:
-        for daemon in self._daemons:
-            daemon.send_signal(signal.SIGKILL)
-            daemon.wait()
-        shutil.rmtree(self.folder)
+def start(stack: ExitStack, *command: str) -> None:
+    daemon = subprocess.Popen([*command, "-f"], stderr=subprocess.DEVNULL, env=os.environ | {"PATH": PATH})
+    stack.callback(daemon.wait)
+    stack.callback(daemon.kill)
 
-    def _start(self, *command: str) -> None:
-        with (self.folder / f"{command[0]}.printed").open("ab") as log:
-            self._daemons.append(
-                subprocess.Popen(
-                    [*self._configured(command), "-f"], stdout=log, stderr=log, env=os.environ | {"PATH": PATH}
-                )
-            )
 
-    def _run(self, *command: str) -> None:
-        done = subprocess.run(
-            self._configured(command), capture_output=True, text=True, timeout=PATIENCE, env=os.environ | {"PATH": PATH}
-        )
-        assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
-
-    def _configured(self, command: tuple[str, ...]) -> list[str]:
-        return [*command] if command[0] == "monmaptool" else [command[0], "--conf", str(self.config), *command[1:]]
+def run(*command: str) -> None:
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ | {"PATH": PATH}
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
 
 
 def port() -> int:

@@ -21,6 +21,7 @@ mkdir -p /run/tmp /run/lib /dev/shm
 mount -t tmpfs shm /dev/shm
 ln -s "$UML_MODULES" /run/lib/modules
 modprobe -d /run -a rbd loop
+hostname uml
 ip link set lo up
 cd "$UML_FOLDER" && xargs -0 -a "$UML_COMMAND" env
 echo $? >"$UML_COMMAND.status"

@@ -10,7 +10,7 @@ import pytest
 
 from drivers.contracts import Refused
 from drivers.rbd import RbdVolumes
-from tests.ceph import Ceph
+from tests import ceph
 from tests.drivers.volume_mounts import MountedVolumes
 from tests.engines import require
 
@@ -22,9 +22,8 @@ def configuration() -> Iterator[str]:
     if there := os.environ.get("THECLOUD_TEST_CEPH_CONF"):
         yield there
         return
-    ceph = Ceph()
-    yield str(ceph.config)
-    ceph.close()
+    with ceph.running() as config:
+        yield str(config)
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from drivers import ext4
 from drivers.volumes import VolumeDriver
 from tests.drivers.volume_contract import VolumeContract
 
+LOOKING = {"ls", "list", "info", "get", "status"}  # words of commands that change nothing
+
 
 class MountedVolumes(VolumeContract):
     async def write(self, driver: Any, id: Any, text: str) -> None:
@@ -40,13 +42,14 @@ class MountedVolumes(VolumeContract):
         def counted(*command: str, **more: Any) -> str:
             nonlocal left
             done = run(*command, **more)
-            left -= 1
-            if left == 0:
+            changed = LOOKING.isdisjoint(command)
+            left -= changed
+            if changed and left == 0:
                 raise InterruptedError
             return done
 
         async def survives(step: Callable[[int], Any]) -> None:
-            """Die after the first command of the first such step, after the second of the second … and repeat each."""
+            """Die after the first change of the first such step, after the second of the second … and repeat each."""
             nonlocal left
             for number in count(1):
                 left = number
@@ -66,11 +69,11 @@ class MountedVolumes(VolumeContract):
         await driver.unmount(ids[1])
         await survives(lambda number: driver.apply(ids[1], 1 + number))
         await survives(lambda number: driver.snapshot(ids[1], snapshots[number]))
-        await survives(lambda number: driver.apply(others[number], 40, snapshots[1]))
+        await survives(lambda number: driver.apply(others[number], 20, snapshots[1]))
         await survives(lambda number: driver.mount(others[number]))
         assert await self.read(driver, others[1]) == "kept"
-        assert (await driver.observe(others[1])).size_gb == 40  # type: ignore[union-attr]
-        assert shutil.disk_usage(await driver.mount(others[1])).total > 38 * 2**30
+        assert (await driver.observe(others[1])).size_gb == 20  # type: ignore[union-attr]
+        assert shutil.disk_usage(await driver.mount(others[1])).total > 19 * 2**30
         await survives(lambda number: driver.unmount(others[number]))
         await survives(lambda number: driver.delete(others[number]))
         await survives(lambda number: driver.delete_snapshot(snapshots[number]))
