@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs a command as root of a Linux of its own, which has rbd where this machine's kernel has not:
 #   apt-get install -y --no-install-recommends user-mode-linux ceph-mon ceph-osd ceph-common
-#   tests/user_mode_linux.sh .venv/bin/python -m pytest tests/drivers/test_rbd.py
+#   tests/user_mode_linux.sh .venv/bin/python -m pytest --timeout 1800 tests/drivers/test_rbd.py
 # It sees this machine's files but for /run and /dev, and has loopback for a network.
 if [ -z "$UML_COMMAND" ]; then
   command=$(mktemp)
