@@ -91,9 +91,10 @@ def domain(spec: InstanceSpec, name: str, cloud_id: str, files: Files, virt_type
 
 
 def disk(volume: Volume) -> str:
-    return f"""<disk type='file' device='disk'>
+    kind, source = ("block", "dev") if volume.path.startswith("/dev/") else ("file", "file")
+    return f"""<disk type='{kind}' device='disk'>
   <driver name='qemu' type='{volume.format}' discard='unmap'/>
-  <source file={quoteattr(volume.path)}/>
+  <source {source}={quoteattr(volume.path)}/>
   <target dev={quoteattr(volume.device)} bus='virtio'/>
   {"<readonly/>" if volume.read_only else ""}
   <serial>{serial(volume.id)}</serial>
