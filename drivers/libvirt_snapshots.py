@@ -32,15 +32,18 @@ def _back_up(domain: Any, path: Path) -> None:
     with forgiving(wrong_state):  # the job of a server that died, for a file that nobody waits for
         domain.abortJob()
     others = "".join(f"<disk name={quoteattr(name)} backup='no'/>" for name in disks(domain.XMLDesc()) if name != "vda")
-    domain.backupBegin(f"""<domainbackup mode='push'><disks>
+    domain.backupBegin(
+        f"""<domainbackup mode='push'><disks>
   <disk name='vda' backup='yes' type='file'><driver type='qcow2'/><target file={quoteattr(str(path))}/></disk>{others}
-</disks></domainbackup>""")
+</disks></domainbackup>""",
+        None,
+    )
     deadline = time.monotonic() + LONGEST
-    while domain.jobStats(0).get("type", domain.jobInfo()[0]) not in (libvirt.VIR_DOMAIN_JOB_NONE, *ENDED):
+    while domain.jobInfo()[0] not in (libvirt.VIR_DOMAIN_JOB_NONE, *ENDED):
         if time.monotonic() > deadline:
             domain.abortJob()
             raise TimeoutError("the copy of the disk takes too long")
         time.sleep(0.1)
     ended = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
-    if not ended.get("success", ended.get("type") == libvirt.VIR_DOMAIN_JOB_COMPLETED):
+    if ended.get("type") != libvirt.VIR_DOMAIN_JOB_COMPLETED:
         raise RuntimeError(f"the copy of the disk failed: {ended.get('errmsg', 'libvirt does not say why')}")

@@ -121,12 +121,14 @@ class InstanceService:
                                    f"THECLOUD_COMPUTE is {','.join(drivers.compute)}")  # fmt: skip
         if name not in drivers.compute:
             raise invalid("driver", f"there is no driver {name!r} here; there is {', '.join(drivers.compute)}")
-        if format not in drivers.compute[name].starts:
-            raise invalid("driver", f"the driver {name} starts {' and '.join(drivers.compute[name].starts)} images, "
+        compute = drivers.compute[name]
+        if format not in compute.starts:
+            raise invalid("driver", f"the driver {name} starts {' and '.join(compute.starts)} images, "
                                     f"and {request.image} is a {format} image")  # fmt: skip
+        if format != "container" and request.ports and not in_vpc(request):
+            raise unsupported("published ports of an instance in no VPC: give vpc_id or subnet_id", compute)
         if format != "container" and (request.cmd or request.env):
-            raise invalid("cmd" if request.cmd else "env", "a virtual machine runs what is on its disk: tell it more "
-                                                           "with user_data")  # fmt: skip
+            raise unsupported("command or environment of an instance: tell it more with user_data", compute)
         return name
 
     async def CreateInstance(self, call: Call, request: pb.CreateInstanceRequest) -> pb.Instance:

@@ -81,8 +81,6 @@ async def test_the_name_of_an_own_image_will_do_and_nobody_elses(cloud: Cloud, a
     [
         ({"driver": "docker"}, "starts container images"),
         ({"driver": "vmware"}, "there is docker, libvirt"),
-        ({"cmd": ["sh"]}, "user_data"),
-        ({"env": ["A=1"]}, "user_data"),
         ({"image": "nginx", "driver": "libvirt"}, "qcow2 and raw"),
     ],
 )
@@ -90,6 +88,13 @@ async def test_what_no_virtual_machine_can_be_is_refused(cloud: Cloud, ada: Pers
     reply = await ada.rest.post("/instances", json={"name": "a", "image": await disk_image(ada), **body})
     assert refusal(reply) == (400, "INVALID_ARGUMENT")
     assert said in reply.json()["error"]["message"]
+    assert (await ada.rest.get("/instances")).json() == []
+
+
+@pytest.mark.parametrize("body", [{"cmd": ["sh"]}, {"env": ["A=1"]}, {"ports": "0:80"}])
+async def test_what_its_driver_cannot_do_is_not_implemented(cloud: Cloud, ada: Person, body: Any) -> None:
+    reply = await ada.rest.post("/instances", json={"name": "a", "image": await disk_image(ada), **body})
+    assert refusal(reply) == (501, "UNSUPPORTED")
     assert (await ada.rest.get("/instances")).json() == []
 
 
