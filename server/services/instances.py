@@ -1,6 +1,6 @@
 """Compute instances."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -18,10 +18,12 @@ from drivers.contracts import (
     PortBinding,
     PortTaken,
     Refused,
+    Seed,
     SupportsConsole,
     SupportsEvents,
     SupportsLogs,
     SupportsStats,
+    hostname,
 )
 from server import changes, console, db, enums, hosts, networks, ports, quota, rating, topology
 from server.auth import ApiKey
@@ -30,7 +32,7 @@ from server.db import Provisioned, Tx
 from server.errors import ApiError, invalid, not_found, unsupported, wrong_state
 from server.networks import Room, Subnet, Vpc
 from server.provision import ask, create, observed, pending, reconciles, reconciling
-from server.services import images, instance_types, logs, volumes
+from server.services import images, instance_types, logs, ssh_keys, volumes
 from server.work import NotYet, every, follows, nudge
 
 if TYPE_CHECKING:
@@ -62,6 +64,8 @@ class Instance(Provisioned):
     security_groups: list[str]  # ids
     netns: str | None  # where it runs, while it does so in a VPC
     container_id: str | None
+    ssh_keys: list[str]  # as they were at the launch: lines of authorized_keys, each with the key's name as comment
+    user_data: str
 
 
 I = Instance.TABLE.c  # noqa: E741
@@ -129,7 +133,8 @@ class InstanceService:
             image=str(image.id) if image else request.image, instance_type=request.instance_type or DEFAULT_TYPE,
             bindings=ports.parse(request.ports), env=list(request.env), cmd=list(request.cmd),
             labels=dict(request.labels), metadata=dict(request.metadata), room=room,
-            attached=request.volumes,
+            attached=request.volumes, user_data=request.user_data,
+            ssh_keys=await ssh_keys.lines(call.tx, request.ssh_key_id, call.tenant_id),
         ))  # fmt: skip
 
     async def UpdateInstance(self, call: Call, request: pb.UpdateInstanceRequest) -> pb.Instance:
@@ -336,7 +341,7 @@ async def check(compute: ComputeDriver, spec: InstanceSpec) -> None:
 async def launch(
     tx: Tx, place: hosts.Place, *, tenant_id: UUID, user_id: UUID, name: str, image: str, instance_type: str,
     bindings: list[PortBinding], env: list[str], cmd: list[str], labels: dict[str, str], metadata: dict[str, str],
-    room: Room | None = None, attached: volumes.Wanted = (),
+    room: Room | None = None, attached: volumes.Wanted = (), ssh_keys: Sequence[str] = (), user_data: str = "",
 ) -> Instance:  # fmt: skip
     """Ask for an instance. Autoscaling groups and clusters call this too."""
     id = uuid4()
@@ -347,7 +352,7 @@ async def launch(
         tx, Instance, id=id, desired="RUNNING", status="STARTING", tenant_id=tenant_id, user_id=user_id,
         host=place.host, name=name, image=image, instance_type=instance_type, vcpus=place.vcpus,
         memory_mb=place.memory_mb, ports=ports.spell(reserved), env=env, cmd=cmd, labels=labels, metadata=metadata,
-        **columns,
+        ssh_keys=list(ssh_keys), user_data=user_data, **columns,
     )  # fmt: skip
 
 
@@ -433,6 +438,7 @@ async def spec(app: "App", row: Instance) -> InstanceSpec:
         image=images.name_in_engine(app.drivers.compute, row.image), power=row.desired,  # type: ignore[arg-type]
         ports=tuple(ports.parse(row.ports)), env=tuple(row.env), cmd=tuple(row.cmd), attachment=attachment,
         mounts=await volumes.mounts(app, row.id),
+        seed=Seed(hostname=hostname(row.name), ssh_keys=tuple(row.ssh_keys), user_data=row.user_data),
     )  # fmt: skip
 
 
