@@ -224,7 +224,7 @@ class InstanceService:
         self, call: Call, first: pb.AttachInstanceConsoleRequest, more: AsyncIterator[pb.AttachInstanceConsoleRequest]
     ) -> AsyncIterator[pb.AttachInstanceConsoleResponse]:
         claims = self.app.cloud.verify(first.token)
-        if claims is None or claims["instance"] != first.id:
+        if claims is None or claims.get("instance") != first.id:
             raise ApiError("UNAUTHENTICATED", "this console address has expired; ask for a new one")
         async with self.app.db.reading() as tx:
             if not await db.value(tx, _key_lives, key_id=UUID(claims["key"])):
