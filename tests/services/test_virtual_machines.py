@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from server import hosts
-from server.services import instances
+from server.services import instance_lives
 from tests import crash
 from tests import image_samples as samples
 from tests.conftest import Cloud, Person
@@ -257,7 +257,7 @@ async def test_a_host_of_which_one_engine_is_away_goes_on_with_the_other(
     assert refusal(await ada.rest.post("/instances", json={"name": "a", "image": image})) == (503, "UNAVAILABLE")
     cloud.compute.crash(UUID(box["id"]))
     with pytest.raises(ConnectionError):
-        await instances.compare(cloud.app)
+        await instance_lives.compare(cloud.app)
     await cloud.settle()
     assert cloud.compute.machines[UUID(box["id"])].power == "RUNNING"
     assert (await ada.rest.post("/instances", json={"name": "b", "image": "nginx"})).status_code == 202

@@ -127,7 +127,7 @@ class GetInstanceRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class CreateInstanceRequest(_message.Message):
-    __slots__ = ("name", "image", "instance_type", "vpc_id", "subnet_id", "ports", "volumes", "env", "cmd", "labels", "metadata", "validate_only", "security_groups", "driver")
+    __slots__ = ("name", "image", "instance_type", "vpc_id", "subnet_id", "ports", "volumes", "env", "cmd", "labels", "metadata", "validate_only", "security_groups", "driver", "ssh_key_id", "user_data")
     class Volume(_message.Message):
         __slots__ = ("volume_id", "mount_path")
         VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +163,8 @@ class CreateInstanceRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     SECURITY_GROUPS_FIELD_NUMBER: _ClassVar[int]
     DRIVER_FIELD_NUMBER: _ClassVar[int]
+    SSH_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_DATA_FIELD_NUMBER: _ClassVar[int]
     name: str
     image: str
     instance_type: str
@@ -177,7 +179,9 @@ class CreateInstanceRequest(_message.Message):
     validate_only: bool
     security_groups: _containers.RepeatedScalarFieldContainer[str]
     driver: str
-    def __init__(self, name: _Optional[str] = ..., image: _Optional[str] = ..., instance_type: _Optional[str] = ..., vpc_id: _Optional[str] = ..., subnet_id: _Optional[str] = ..., ports: _Optional[str] = ..., volumes: _Optional[_Iterable[_Union[CreateInstanceRequest.Volume, _Mapping]]] = ..., env: _Optional[_Iterable[str]] = ..., cmd: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., validate_only: _Optional[bool] = ..., security_groups: _Optional[_Iterable[str]] = ..., driver: _Optional[str] = ...) -> None: ...
+    ssh_key_id: str
+    user_data: str
+    def __init__(self, name: _Optional[str] = ..., image: _Optional[str] = ..., instance_type: _Optional[str] = ..., vpc_id: _Optional[str] = ..., subnet_id: _Optional[str] = ..., ports: _Optional[str] = ..., volumes: _Optional[_Iterable[_Union[CreateInstanceRequest.Volume, _Mapping]]] = ..., env: _Optional[_Iterable[str]] = ..., cmd: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., validate_only: _Optional[bool] = ..., security_groups: _Optional[_Iterable[str]] = ..., driver: _Optional[str] = ..., ssh_key_id: _Optional[str] = ..., user_data: _Optional[str] = ...) -> None: ...
 
 class UpdateInstanceRequest(_message.Message):
     __slots__ = ("id", "name", "status", "labels", "metadata", "update_mask")
