@@ -22,6 +22,9 @@ from tests.libvirtd import BOOT, Libvirtd
 from tests.system.client import Client, eventually
 from tests.system.process import Thecloud
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDjPfrfGjPEglOnnJHbhoexjjiIHzf2Ftd9BKGoIi8Px"
+USER_DATA = "#!/bin/sh\necho told $(hostname)\ngrep public-keys /seed/meta-data\n"
+TOKEN = r"PUT /latest/api/token HTTP/1.0\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n"
 ROUNDS = 20
 SEED = int(os.environ.get("THECLOUD_TEST_SEED") or random.randrange(2**32))
 
@@ -124,6 +127,7 @@ def page(container: str, address: str, path: str = "") -> str:
 async def test_the_life_of_two_virtual_machines(client: Client, libvirtd: Libvirtd, tiny: BootDisk) -> None:
     before = taps()
     image = await registered(client, tiny)
+    await client.make("/ssh-keys", name="laptop", public_key=KEY)
     vpc, subnet = await client.vpc("prod", "10.0")
     web = await client.make("/security-groups", vpc_id=vpc, name="web")
     friends = await client.make("/security-groups", vpc_id=vpc, name="friends")
@@ -132,21 +136,24 @@ async def test_the_life_of_two_virtual_machines(client: Client, libvirtd: Libvir
     boxes = [(await client.person.running(name="friend", subnet_id=subnet, security_groups=["friends"]))["id"],
              (await client.person.running(name="stranger", subnet_id=subnet))["id"]]  # fmt: skip
     friend, stranger = [(await client.cloud.container(id))["Id"] for id in boxes]
-    first, second = [
-        await client.make("/instances", name=name, image=image, instance_type="basic-1", subnet_id=subnet,
-                          security_groups=["web"]) for name in ("vm-one", "vm-two")
-    ]  # fmt: skip
+    machine = {"image": image, "instance_type": "basic-1", "subnet_id": subnet, "security_groups": ["web"],
+               "ssh_key_id": "laptop", "user_data": USER_DATA}  # fmt: skip
+    first, second = [await client.make("/instances", name=name, **machine) for name in ("vm-one", "vm-two")]
     machine = await client.person.becomes(first, "RUNNING", BOOT)
     assert machine["driver"] == "libvirt"
     address = machine["private_ip"]
 
     said = await printed(client, first, "GUEST_READY vm-one")
     assert f"GUEST_READY vm-one {address}/24" in said
+    assert "told vm-one" in said
+    assert f'public-keys: ["{KEY} laptop"]' in said
     console = await client.do("GET", f"/instances/{first}/console")
     assert re.fullmatch(r"vnc://127\.0\.0\.1:59\d\d", console["console_url"])
     async with connect(console["url"], proxy=None) as terminal:
         await terminal.send(b"\necho $((40 + 2))-is-it\n")
         await read_until(terminal, b"42-is-it")
+        await terminal.send(f"printf '{TOKEN}' | nc 169.254.169.254 80\n".encode())
+        await read_until(terminal, b"200 OK")
     async with connect(console["vnc_url"], proxy=None, subprotocols=["binary"]) as screen:  # type: ignore[list-item]
         assert await screen.recv() == b"RFB 003.008\n"
         assert screen.subprotocol == "binary"
