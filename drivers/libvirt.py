@@ -15,6 +15,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_args
@@ -51,6 +52,7 @@ T = TypeVar("T")
 
 FOLDER = Path("/var/lib/thecloud-libvirt")
 PIECE = 2**20
+THREADS = 16  # of calls that wait: one for each instance that is being stopped
 AGAIN = 1.0  # seconds after which the power button is pressed once more: a machine that boots does not heed it
 NEVER = (
     libvirt.VIR_ERR_INVALID_ARG,
@@ -95,10 +97,13 @@ class LibvirtCompute:
         self._engine = Engine(uri)
         self._virt_type = virt_type
         self._patience = patience
+        # Its own: a libvirtd that hangs keeps nothing else of this process waiting.
+        self._threads = ThreadPoolExecutor(THREADS, "libvirt")
 
     async def close(self) -> None:
         """Give up the connection. What runs goes on running."""
-        await asyncio.to_thread(self._engine.close)
+        await self._do(self._engine.close)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def apply(self, spec: InstanceSpec) -> InstanceSeen:
         return await self._do(self._apply, spec)
@@ -172,7 +177,8 @@ class LibvirtCompute:
     async def _do(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """What this returns, done in a thread, with libvirt's errors in the contract's words."""
         try:
-            return await asyncio.to_thread(work, *arguments, **named)
+            done = self._threads.submit(work, *arguments, **named)
+            return await asyncio.wrap_future(done)
         except libvirt.libvirtError as error:
             raise told(error) from error
 

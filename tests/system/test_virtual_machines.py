@@ -124,6 +124,12 @@ def page(container: str, address: str, path: str = "") -> str:
     return subprocess.run(command, input=request, capture_output=True, text=True).stdout.partition("\n\n")[2]
 
 
+async def is_ready(client: Client, image: str, format: str) -> bool:
+    seen = await client.do("GET", f"/images/{image}")
+    assert seen["status"] != "ERROR", seen
+    return bool((seen["status"], seen["format"]) == ("ACTIVE", format))
+
+
 async def test_the_life_of_two_virtual_machines(client: Client, libvirtd: Libvirtd, tiny: BootDisk) -> None:
     before = taps()
     image = await registered(client, tiny)
@@ -179,6 +185,12 @@ async def test_the_life_of_two_virtual_machines(client: Client, libvirtd: Libvir
     other = (await client.do("GET", f"/instances/{second}"))["private_ip"]
     assert await asyncio.to_thread(page, friend, other, f"disks/{disk}/file") == "kept\n"
 
+    taken = [await client.make(f"/instances/{id}/snapshot", name="golden") for id in (second, boxes[0])]
+    for id, format in zip(taken, ("qcow2", "container"), strict=True):
+        await until(lambda id=id, format=format: is_ready(client, id, format), BOOT)  # type: ignore[misc]
+    copy = await client.person.running(name="copy", image=taken[1])
+    await client.do("DELETE", f"/instances/{copy['id']}")
+
     await client.do("POST", f"/instances/{first}/pause")
     await settled(client, f"/instances/{first}", status="PAUSED")
     assert await asyncio.to_thread(page, friend, address) == ""
@@ -197,7 +209,8 @@ async def test_the_life_of_two_virtual_machines(client: Client, libvirtd: Libvir
     for id in (first, second, *boxes):
         await client.person.gone(id, 60)
     await client.do("DELETE", f"/volumes/{volume}")
-    await client.do("DELETE", f"/images/{image}")
+    for id in (image, *taken):
+        await client.do("DELETE", f"/images/{id}")
     await nothing_left(client.cloud, libvirtd, before)
 
 
