@@ -9,6 +9,7 @@ from typing import Any
 from drivers.contracts import ComputeDriver, Mailer, SupportsImageArchives
 from drivers.linux_plan import External
 from drivers.network import NetworkDriver
+from drivers.objects import ObjectStore
 from drivers.volumes import VolumeDriver
 
 
@@ -19,6 +20,7 @@ class Drivers:
     compute: Mapping[str, ComputeDriver]  # by name, the first choice first
     network: NetworkDriver
     volumes: VolumeDriver
+    objects: ObjectStore
     mail: Mailer
     closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
@@ -61,7 +63,8 @@ def load(
     disks = keeping(cloud_id, folder, **rbd or {}) if volumes == "rbd" else keeping(folder)
     mail: Mailer = Smtp(smtp_url, mail_from) if smtp_url else Outbox(data / "outbox", mail_from)
     closing = [*(each.close for each in computing.values()), *([networking.close] if network == "ovn" else [])]
-    return Drivers(computing, networking, disks, mail, closing)
+    objects: Any = None  # no driver of objects is merged yet
+    return Drivers(computing, networking, disks, objects, mail, closing)
 
 
 def find(kind: str, name: str, known: dict[str, str]) -> Any:

@@ -125,7 +125,8 @@ class Shim:
                 return await self._stream(endpoint, request, scope, receive, send, metadata, headers)
             address = scope["client"][0] if scope["client"] else ""
             if endpoint.takes:
-                sent = uploads.requests(request, endpoint.body, dict(scope["headers"]), receive)
+                form = endpoint.binding.takes_form
+                sent = uploads.requests(request, endpoint.body, dict(scope["headers"]), receive, form=form)
                 calling = self.backend.stream(endpoint.handle, sent, metadata, address, headers)
                 async with aclosing(sent), aclosing(calling) as responses:
                     response = await anext(responses)
@@ -164,7 +165,7 @@ class Shim:
         raise ApiError("NOT_FOUND", f"there is nothing at {verb} {path[:200]}; /docs lists what there is")
 
     async def _read(self, endpoint: Endpoint, values: list[str], scope: Scope, receive: Receive) -> Any:
-        """The request: the body, then the query, then the path. The place that names the resource has the last word."""
+        """The request: the body, the query, the headers, the path. What names the resource has the last word."""
         try:
             message: Any = (
                 self._parse(endpoint, await self._body(scope, receive))
@@ -181,6 +182,10 @@ class Shim:
                             setattr(message, field.name, value)
                     elif name == "dry_run":  # which must not be taken for granted
                         raise invalid(name, "this has no dry run, and would be done: leave dry_run out")
+            if endpoint.header_fields:
+                for header, raw in scope["headers"]:
+                    if field := endpoint.header_fields.get(header):
+                        setattr(message, field.name, decoding.scalar(field, raw.decode("latin-1")))
             for field, text in zip(endpoint.path_fields, values, strict=True):
                 setattr(message, field.name, decoding.scalar(field, text))
             if endpoint.resumes and not message.resume_token:
@@ -257,7 +262,8 @@ class Shim:
     ) -> None:  # fmt: skip
         address = scope["client"][0] if scope["client"] else ""
         answer = streams.Answer(
-            send, lambda more: self._head(endpoint.status, metadata, headers, more), self.settings.slow_reader_seconds,
+            send, lambda status, more: self._head(status or endpoint.status, metadata, headers, more),
+            self.settings.slow_reader_seconds,
             (scope.get("extensions") or {}).get(streams.ABORT, {}).get("abort"),
         )  # fmt: skip
         responses = self.backend.stream(endpoint.handle, streams.one(request), metadata, address, headers)

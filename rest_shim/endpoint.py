@@ -9,7 +9,7 @@ from google.protobuf.message_factory import GetMessageClass
 from thecloud.v1 import options_pb2
 
 from rest_shim import decoding, encoding, streams
-from rest_shim.routes import Binding
+from rest_shim.routes import Binding, query_name
 
 
 class Backend(Protocol):
@@ -41,7 +41,8 @@ class Endpoint:
         self.decode = decoding.decoder(method.input_type)
         self.body, self.names = binding.body, binding.names
         self.path_fields = [method.input_type.fields_by_name[name] for name in self.names]
-        self.query_fields = {field.name: field for field in binding.query_fields()}
+        self.query_fields = {query_name(field): field for field in binding.query_fields()}
+        self.header_fields = {name.lower().encode(): field for name, field in binding.header_fields().items()}
         self.masked = "update_mask" in method.input_type.fields_by_name
         self.streams = method.client_streaming and method.server_streaming
         self.takes = method.client_streaming and not method.server_streaming

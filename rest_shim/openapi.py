@@ -9,7 +9,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from thecloud.v1 import errors_pb2, options_pb2
 
 from rest_shim import streams, uploads
-from rest_shim.routes import Binding, bindings
+from rest_shim.routes import Binding, bindings, query_name
 from rest_shim.schemas import EMPTY, RAW, STRING, WELL_KNOWN, Schemas, comment, name_of, object_of, required
 from server import enums
 
@@ -28,6 +28,10 @@ FAILURES = {
 }
 DRY_RUN_HINT = "Check everything and change nothing: the answer is the one the call would have had."
 BINARY = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+HEADS: dict[int, dict[str, Any]] = {  # answers that begin with a Head of another status than the usual one
+    206: {"description": "The part that `Range` asks for; `Content-Range` says which it is.", "content": BINARY},
+    304: {"description": "It is what the client has already."},
+}
 
 
 def document(
@@ -135,12 +139,15 @@ class _Writer:
             for field in binding.query_fields():
                 if not field.message_type or field.message_type.full_name in WELL_KNOWN:
                     needed = field.name in needed_names
-                    yield {"name": field.name, "in": "query", "required": needed} | self._parameter(field)
+                    yield {"name": query_name(field), "in": "query", "required": needed} | self._parameter(field)
+        for name, field in binding.header_fields().items():
+            if name.lower() != "content-type":  # which OpenAPI has in the body's description
+                yield {"name": name, "in": "header"} | self._parameter(field)
         if binding.dry_run_field:
             yield {"name": "dry_run", "in": "query", "description": DRY_RUN_HINT, "schema": {"type": "boolean"}}
         if binding.resumes:
             yield {"$ref": "#/components/parameters/LastEventId"}
-        if binding.method.client_streaming and not _upgrades(binding.method):
+        if binding.method.client_streaming and not _upgrades(binding.method) and "offset" in fields:
             yield {"$ref": "#/components/parameters/ContentRange"}
         if not rule.anyone:
             yield {"$ref": "#/components/parameters/TenantId"}
@@ -156,6 +163,8 @@ class _Writer:
         message = binding.method.input_type
         if not binding.body or _upgrades(binding.method):
             return None
+        if binding.method.client_streaming and not binding.takes_form:
+            return {"required": True, "content": BINARY}
         if binding.method.client_streaming:
             form = object_of({uploads.FIELD: {"type": "string", "format": "binary"}}, [uploads.FIELD])
             return {"required": True, "content": {"multipart/form-data": {"schema": form}, **BINARY}}
@@ -199,6 +208,8 @@ class _Writer:
         responses = {str(status): success}
         if binding.dry_run_field and not binding.pushes:
             self._add_dry_run(responses, method)
+        for further in rest.statuses:
+            responses[str(further)] = HEADS[further]
         for value, other in sorted(rest.status_by.items()):
             responses[str(other)] = success | {"description": f"`status` is {value}."}
         absent = {"401", "403"} if rule.anyone else set()

@@ -7,9 +7,12 @@ from typing import Any
 
 from google.api import annotations_pb2
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from thecloud.v1 import options_pb2
 
 VERBS = ("get", "put", "post", "delete", "patch")
 DRY_RUN = "validate_only"
+HEADER: Any = options_pb2.header  # looked up by extensions, which generated stubs type as plain fields
+QUERY: Any = options_pb2.query
 TOO_MANY_SEGMENTS = 1100  # of 1,024-byte object keys, with room to spare
 
 
@@ -29,17 +32,27 @@ class Binding:
         return re.findall(r"\{(\w+)", self.template)
 
     def query_fields(self) -> list[FieldDescriptor]:
-        """The fields that the query may fill: all that neither the path nor the body does."""
+        """The fields that the query may fill: all that neither the path nor the body nor a header does."""
         if self.body == "*":
             return []
-        taken = {*self.names, self.body}
+        taken = {*self.names, self.body, *(field.name for field in self.header_fields().values())}
         return [field for field in self.method.input_type.fields if field.name not in taken]
+
+    def header_fields(self) -> dict[str, FieldDescriptor]:
+        """The fields that headers fill, by the headers' names."""
+        named = ((field.GetOptions().Extensions[HEADER], field) for field in self.method.input_type.fields)
+        return {header: field for header, field in named if header}
 
     @property
     def dry_run_field(self) -> FieldDescriptor | None:
         """The field that asks for a dry run, which the query may set by the name of dry_run, whatever the body is."""
         field = self.method.input_type.fields_by_name.get(DRY_RUN)
         return field if field and field.type == FieldDescriptor.TYPE_BOOL and not field.is_repeated else None
+
+    @property
+    def takes_form(self) -> bool:
+        """Whether a stream of requests may come as the file of a form. What is PUT is the body, whatever it is."""
+        return bool(self.method.client_streaming and self.verb == "POST")
 
     @property
     def pushes(self) -> bool:
@@ -50,6 +63,11 @@ class Binding:
     def resumes(self) -> bool:
         """Whether such a stream goes on after the response that the request names."""
         return self.pushes and "resume_token" in self.method.input_type.fields_by_name
+
+
+def query_name(field: FieldDescriptor) -> str:
+    """What the query calls a field."""
+    return str(field.GetOptions().Extensions[QUERY] or field.name)
 
 
 def bindings(services: Iterable[ServiceDescriptor]) -> Iterator[Binding]:
@@ -100,8 +118,8 @@ class Router:
             return found
         if segment and self.parameter and (found := self.parameter.find(verb, segments, allowed, at + 1)):
             return found[0], [segment, *found[1]]
-        if self.beyond and (rest := "/".join(segments[at:])):
-            return self._take(self.beyond, verb, [rest], allowed)
+        if self.beyond:
+            return self._take(self.beyond, verb, ["/".join(segments[at:])], allowed)
         return None
 
     @staticmethod

@@ -15,6 +15,7 @@ import structlog
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto
 from google.protobuf.message import Message
+from thecloud.v1 import options_pb2
 
 from rest_shim import encoding
 from server.errors import ApiError
@@ -40,19 +41,19 @@ class Answer:
     """A response in parts, to a client that takes each of them within so many seconds."""
 
     def __init__(
-        self, send: Send, start: Callable[[Headers], MutableMapping[str, Any]], seconds: float,
+        self, send: Send, start: Callable[[int, Headers], MutableMapping[str, Any]], seconds: float,
         abort: Callable[[], None] | None,
     ) -> None:  # fmt: skip
         self._send, self._start, self._seconds, self._abort = send, start, seconds, abort
         self._beginning = asyncio.Lock()
         self.begun = self.aborted = False
 
-    async def begin(self, headers: Headers) -> None:
-        """Send the head, unless that was done."""
+    async def begin(self, headers: Headers, status: int = 0) -> None:
+        """Send the head, of the usual status if of no other, unless that was done."""
         async with self._beginning:
             if not self.begun:
                 self.begun = True
-                await self._send(self._start(headers))
+                await self._send(self._start(status, headers))
 
     async def part(self, body: bytes, *, last: bool = False) -> None:
         """Send a piece of the body. A client that does not take it in time is cut off."""
@@ -87,15 +88,26 @@ async def send_events(
 
 
 async def send_raw(answer: Answer, responses: AsyncGenerator[Any]) -> None:
-    """The data of each google.api.HttpBody, of the type that the first one has."""
-    content_type = ""
+    """The data of each google.api.HttpBody, of the type that the first one has, and with the Head that is in it."""
     async with aclosing(responses):
         async for response in responses:
-            content_type = content_type or response.content_type or OCTETS
-            await answer.begin([(b"content-type", content_type.encode("latin-1", "replace")), UNBUFFERED])
-            await answer.part(response.data)
+            if not answer.begun:
+                content_type, head = response.content_type or OCTETS, head_of(response)
+                headers = [(b"content-type", content_type.encode("latin-1", "replace")), UNBUFFERED]
+                headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in head.headers.items()]
+                await answer.begin(headers, head.status)
+            if response.data:
+                await answer.part(response.data)
     await answer.begin([(b"content-type", OCTETS.encode()), UNBUFFERED])
     await answer.part(b"", last=True)
+
+
+def head_of(response: Any) -> options_pb2.Head:
+    """What the first response says of how the answer begins."""
+    head = options_pb2.Head()
+    for extension in response.extensions:
+        extension.Unpack(head)
+    return head
 
 
 def event_encoder(descriptor: Descriptor) -> Callable[[Any], bytes]:

@@ -39,11 +39,12 @@ def read_range(request: Any, headers: Mapping[bytes, bytes]) -> int | None:
 
 
 async def requests(
-    first: Any, field: str, headers: Mapping[bytes, bytes], receive: Receive
+    first: Any, field: str, headers: Mapping[bytes, bytes], receive: Receive, *, form: bool
 ) -> AsyncGenerator[Message]:  # fmt: skip
-    """The first request, then as many as it takes with the pieces of the body in this field."""
+    """The first request, then as many as it takes with the pieces of the body in this field. `form`: the body may be
+    a form with them."""
     announced = read_range(first, headers)
-    boundary = boundary_of(headers.get(b"content-type", b"").decode("latin-1"))
+    boundary = boundary_of(headers.get(b"content-type", b"").decode("latin-1")) if form else None
     data = body(receive)
     pieces = file_of_form(data, boundary) if boundary else data
     yield first

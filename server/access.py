@@ -28,8 +28,8 @@ from server.wildcards import matcher
 Effect = Literal["Allow", "Deny"]
 Context = Callable[[], Mapping[str, str]]
 
-DOCUMENTED = frozenset({"storage:read", "storage:write", "storage:delete"})  # whose service is still to come
-GOVERNING = ("tenant", "identity", "iam", "rbac", "service_account", "quota", "accounting", "audit")
+
+GOVERNING = ("tenant", "identity", "iam", "rbac", "service_account", "quota", "accounting", "audit", "storage_cluster")
 ALIASES = {"list": ("read",), "get": ("read",), "describe": ("read",), "put": ("update", "write"), "update": ("write",)}
 MOST_STATEMENTS, MOST_ENTRIES, LONGEST, MOST_STARS = 50, 100, 512, 8
 
@@ -37,7 +37,7 @@ MOST_STATEMENTS, MOST_ENTRIES, LONGEST, MOST_STARS = 50, 100, 512, 8
 @cache
 def permissions() -> frozenset[str]:
     """Every permission of the API."""
-    return registry.permissions() | DOCUMENTED
+    return registry.permissions()
 
 
 @cache

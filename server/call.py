@@ -1,5 +1,6 @@
 """One RPC: the method with its rules, and the call in flight."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -54,21 +55,26 @@ class Method:
             raise TypeError(f"{descriptor.full_name} uses up quotas that nothing counts: {', '.join(undeclared)}")
         self.rate_limit = rule.rate_limit if rule.HasField("rate_limit") else None
         self.target_kind, _, target = rule.target.partition("/")
-        self.target_field = target.strip("{}") if target.startswith("{") else ""
+        self.target_fields: list[str] = re.findall(r"\{(\w+)\}", target)  # joined by slashes they name it
         self.lists = descriptor.name.startswith(("List", "Search"))
         self.listed = _listed(descriptor) if descriptor.name.startswith("List") else None
         self.observers: dict[str, Observer] = {}
 
     def resource(self, request: Message, tenant: UUID | None) -> Resource:
         """What the request is about. Of what it is to make, only the name is known."""
-        id = getattr(request, self.target_field, "") if self.target_field else ""
-        name = "" if id or self.lists or not self.target_field else getattr(request, "name", "")
+        id = self.reference(request)
+        name = "" if id or self.lists or not self.target_fields else getattr(request, "name", "")
         return Resource(self.target_kind, id, name, str(tenant or ""))
 
     def target(self, *messages: Message | None) -> tuple[str, str]:
         """The kind of what is acted on, and its id in the first message that has one: the request, else the reply."""
-        found = (getattr(message, self.target_field, "") for message in messages if message and self.target_field)
+        found = (self.reference(message) for message in messages if message)
         return self.target_kind, next((each for each in found if each), "*")
+
+    def reference(self, message: Message) -> str:
+        """What the message calls what is acted on: "b/a.txt" of "object/{bucket}/{key}". Empty when it does not."""
+        values = [str(getattr(message, name, "")) for name in self.target_fields]
+        return "/".join(values) if all(values) else ""
 
 
 @dataclass(slots=True)

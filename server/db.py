@@ -282,6 +282,8 @@ async def identities(tx: Tx, cls: type[Owned], reference: str, tenant_id: UUID) 
     try:
         id = UUID(reference)
     except ValueError:
+        if "name" not in cls.TABLE.c:
+            return []
         id = UUID(int=0)
     found = await records(tx, _identities(cls), tenant_id=tenant_id, id=id, name=reference)  # type: ignore[arg-type]
     return [tuple(each.values()) for each in found]

@@ -245,7 +245,8 @@ class Pipeline:
         items = getattr(response, method.listed or "")
         for index in reversed(range(len(items))):
             item = items[index]
-            resource = Resource(method.target_kind, item.id, getattr(item, "name", ""), str(call.tenant))
+            name = getattr(item, "name", "") or (method.reference(item) if len(method.target_fields) > 1 else "")
+            resource = Resource(method.target_kind, item.id, name, str(call.tenant))
             if not mine.may(method.permission, resource, call.context, default=method.open):
                 del items[index]
 

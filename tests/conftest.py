@@ -38,6 +38,7 @@ from server.pipeline import Pipeline
 from server.services.tenants import Tenant
 from tests.drivers.fake import FakeCompute, FakeMachines
 from tests.drivers.fake_network import FakeNetwork
+from tests.drivers.fake_objects import FakeObjects
 from tests.drivers.fake_volumes import FakeVolumes
 from tests.engines import require
 
@@ -150,6 +151,7 @@ class Cloud:
     machines: FakeMachines
     network: FakeNetwork
     volumes: FakeVolumes
+    objects: FakeObjects
     stack: AsyncExitStack
     anonymous: httpx.AsyncClient = field(init=False)
 
@@ -203,9 +205,14 @@ async def running_cloud(url: str, data: Path, config: Config | None = None) -> A
         compute = FakeCompute()
         network = FakeNetwork()
         volumes = FakeVolumes()
+        objects = FakeObjects()
         machines = FakeMachines()
         drivers = Drivers(
-            {"docker": compute, "libvirt": machines}, network, volumes, Outbox(data / "outbox", config.mail_from)
+            {"docker": compute, "libvirt": machines},
+            network,
+            volumes,
+            objects,
+            Outbox(data / "outbox", config.mail_from),
         )
         keys = Keys(database)
         app = server_app.App(config, database, drivers, keys, this_cloud, "http://cloud")
@@ -220,7 +227,7 @@ async def running_cloud(url: str, data: Path, config: Config | None = None) -> A
         stack.push_async_callback(grpc_server.stop, 0)
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
         asgi = rest.create(pipeline, server_app.services(), rest.Settings(metrics=metrics.exposition))
-        cloud = Cloud(app, pipeline, asgi, channel, compute, machines, network, volumes, stack)
+        cloud = Cloud(app, pipeline, asgi, channel, compute, machines, network, volumes, objects, stack)
         cloud.anonymous = await cloud.client()
         yield cloud
 

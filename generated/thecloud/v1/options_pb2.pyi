@@ -17,6 +17,10 @@ JSON_FIELD_NUMBER: _ClassVar[int]
 json: _descriptor.FieldDescriptor
 ERROR_FIELD_NUMBER: _ClassVar[int]
 error: _descriptor.FieldDescriptor
+HEADER_FIELD_NUMBER: _ClassVar[int]
+header: _descriptor.FieldDescriptor
+QUERY_FIELD_NUMBER: _ClassVar[int]
+query: _descriptor.FieldDescriptor
 
 class ErrorRule(_message.Message):
     __slots__ = ("code", "http", "json")
@@ -73,7 +77,7 @@ class RateLimit(_message.Message):
     def __init__(self, per_minute: _Optional[int] = ..., key: _Optional[_Union[RateLimit.Key, str]] = ..., bucket: _Optional[str] = ...) -> None: ...
 
 class Rest(_message.Message):
-    __slots__ = ("status", "message", "add_message", "bare", "status_by")
+    __slots__ = ("status", "message", "add_message", "bare", "status_by", "statuses")
     class StatusByEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -86,9 +90,26 @@ class Rest(_message.Message):
     ADD_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     BARE_FIELD_NUMBER: _ClassVar[int]
     STATUS_BY_FIELD_NUMBER: _ClassVar[int]
+    STATUSES_FIELD_NUMBER: _ClassVar[int]
     status: int
     message: str
     add_message: str
     bare: bool
     status_by: _containers.ScalarMap[str, int]
-    def __init__(self, status: _Optional[int] = ..., message: _Optional[str] = ..., add_message: _Optional[str] = ..., bare: _Optional[bool] = ..., status_by: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    statuses: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, status: _Optional[int] = ..., message: _Optional[str] = ..., add_message: _Optional[str] = ..., bare: _Optional[bool] = ..., status_by: _Optional[_Mapping[str, int]] = ..., statuses: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Head(_message.Message):
+    __slots__ = ("status", "headers")
+    class HeadersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    status: int
+    headers: _containers.ScalarMap[str, str]
+    def __init__(self, status: _Optional[int] = ..., headers: _Optional[_Mapping[str, str]] = ...) -> None: ...

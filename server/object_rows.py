@@ -1,0 +1,234 @@
+"""The rows of object storage, and what becomes of them: which version of an object is the latest, and what goes.
+
+A row of `objects` is one version, and its id is that of the blob that has its bytes. The blob is there, whole, before
+the row is; when the row goes, its blob is left to `discard`. So what is to be seen is decided in one transaction, and
+what no row knows is rubbish.
+"""
+
+import base64
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from thecloud.v1 import storage_pb2 as pb
+
+from server import changes, db
+from server.db import METADATA, Owned, Tx
+from server.errors import invalid, not_found
+from server.resources import arn
+from server.work import CHANNEL, NEVER, WORK
+
+UNVERSIONED = "null"
+
+
+@db.row("buckets", "bucket", pb.Bucket)
+class Bucket(Owned):
+    user_id: UUID
+    name: str
+    is_public: bool
+    versioning: str  # "OFF", "ENABLED", "SUSPENDED"
+    deleted_at: datetime | None  # when it was; nobody sees it since
+
+
+@db.row("objects", "object", pb.Object)
+class Object(Owned):
+    user_id: UUID
+    bucket_id: UUID
+    bucket: str  # its name, which never changes
+    key: str
+    version_id: str
+    is_latest: bool
+    delete_marker: bool  # as the latest it hides the others; it has no blob
+    size_bytes: int
+    content_type: str
+    checksum: str
+    etag: str
+    host: str  # that stored it; empty where every host has what is stored
+    metadata: dict[str, Any]
+
+
+@db.row("multipart_uploads", "multipart_upload", pb.MultipartUpload)
+class Upload(Owned):
+    user_id: UUID
+    bucket_id: UUID
+    bucket: str
+    key: str
+    name: str  # "bucket/key", for policies
+
+
+@db.row("upload_parts", "upload_part", pb.Part)
+class Part(Owned):
+    upload_id: UUID
+    part_number: int
+    size_bytes: int
+    etag: str
+    host: str
+
+
+@db.row("lifecycle_rules", "lifecycle_rule", pb.LifecycleRule)
+class LifecycleRule(Owned):
+    user_id: UUID
+    bucket_id: UUID
+    bucket_name: str
+    prefix: str
+    expiration_days: int
+    enabled: bool
+    updated_at: datetime
+
+
+USAGE = sa.Table(
+    "storage_usage",  # kept by triggers
+    METADATA,
+    sa.Column("tenant_id", postgresql.UUID, primary_key=True),
+    sa.Column("objects", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),  # of objects and of parts of uploads
+)
+
+B, O = Bucket.TABLE.c, Object.TABLE.c  # noqa: E741
+_name = B.name == sa.bindparam("name", type_=sa.Text)
+_tenant = B.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID)
+_there = B.deleted_at.is_(None)
+_OWN = sa.select(Bucket.TABLE).where(_name, _there, _tenant)
+_HELD = {False: _OWN.with_for_update(read=True, key_share=True), True: _OWN.with_for_update()}
+_READABLE = sa.select(Bucket.TABLE).where(_name, _there, sa.or_(_tenant, B.is_public))
+_bucket = O.bucket_id == sa.bindparam("bucket_id", type_=postgresql.UUID)
+_key = O.key == sa.bindparam("key", type_=sa.Text)
+_version = O.version_id == sa.bindparam("version_id", type_=sa.Text)
+_LATEST = sa.select(Object.TABLE).where(_bucket, _key, O.is_latest)
+_VERSION = sa.select(Object.TABLE).where(_bucket, _key, _version)
+_NEWEST = sa.select(Object.TABLE).where(_bucket, _key).order_by(O.created_at.desc(), O.id.desc()).limit(1)
+_KEPT = sa.select(O.id).where(_bucket, _key, ~O.delete_marker).limit(1)
+_MARKERS = sa.select(Object.TABLE).where(_bucket, _key, O.delete_marker)
+_ALONE = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("alone"), 0)))
+_ids = sa.func.unnest(sa.bindparam("ids", type_=postgresql.ARRAY(postgresql.UUID))).table_valued(
+    sa.column("id", postgresql.UUID), name="given"
+).render_derived()  # fmt: skip
+_DISCARD = postgresql.insert(WORK).from_select(
+    ["kind", "id", "host", "due_at", "leased_until", "wakes", "attempts"],
+    sa.select(sa.literal("blob"), _ids.c.id, sa.bindparam("at_host", type_=sa.Text), sa.func.now(), NEVER,
+              sa.literal(1), sa.literal(0)),
+).on_conflict_do_nothing()  # fmt: skip
+
+
+async def own_bucket(tx: Tx, name: str, tenant_id: UUID, *, lock: bool = False) -> Bucket:
+    """The tenant's bucket, which stays as long as the transaction does. Locked, nothing is put in meanwhile."""
+    bucket = await db.first(tx, Bucket, _HELD[lock], name=name, tenant_id=tenant_id)
+    if bucket is None:
+        raise not_found("bucket", name)
+    return bucket
+
+
+async def readable_bucket(tx: Tx, name: str, tenant_id: UUID) -> Bucket:
+    """The bucket of this name, if it is the tenant's or public."""
+    bucket = await db.first(tx, Bucket, _READABLE, name=name, tenant_id=tenant_id)
+    if bucket is None:
+        raise not_found("bucket", name)
+    return bucket
+
+
+async def find(tx: Tx, bucket: Bucket, key: str, version_id: str = "") -> Object | None:
+    """The latest version of an object, or this one; None when there is none, or it is a delete marker."""
+    statement = _VERSION if version_id else _LATEST
+    found = await db.first(tx, Object, statement, bucket_id=bucket.id, key=key, version_id=version_id)
+    return None if found is None or found.delete_marker else found
+
+
+async def add(
+    tx: Tx, bucket: Bucket, key: str, *, user_id: UUID, id: UUID, delete_marker: bool = False, **columns: object
+) -> Object:
+    """Make this the latest version of the object. What it replaces is discarded."""
+    await db.execute(tx, _ALONE, alone=f"object/{bucket.id}/{key}")
+    before = await db.first(tx, Object, _LATEST, bucket_id=bucket.id, key=key)
+    version_id = UNVERSIONED if bucket.versioning != "ENABLED" else str(2**62 - time.time_ns())
+    if version_id == UNVERSIONED:
+        replaced = await db.first(tx, Object, _VERSION, bucket_id=bucket.id, key=key, version_id=UNVERSIONED)
+        if replaced:
+            await _drop(tx, replaced)
+            before = None if before and before.id == replaced.id else before
+    if before:
+        await changes.update(tx, before, is_latest=False)
+    return await changes.insert(
+        tx, Object, id=id, tenant_id=bucket.tenant_id, user_id=user_id, bucket_id=bucket.id, bucket=bucket.name,
+        key=key, version_id=version_id, is_latest=True, delete_marker=delete_marker, metadata={}, **columns,
+    )  # fmt: skip
+
+
+async def hide(tx: Tx, bucket: Bucket, key: str, user_id: UUID) -> bool:
+    """Delete the latest version, so that there is none: for good where no versions are kept. Whether there was one."""
+    await db.execute(tx, _ALONE, alone=f"object/{bucket.id}/{key}")
+    latest = await find(tx, bucket, key)
+    if latest is None:
+        return False
+    if bucket.versioning == "OFF":
+        await _drop(tx, latest)
+    else:
+        await add(tx, bucket, key, user_id=user_id, id=uuid4(), delete_marker=True, size_bytes=0, content_type="",
+                  checksum="", etag="", host=latest.host)  # fmt: skip
+    return True
+
+
+async def remove(tx: Tx, bucket: Bucket, key: str, version_id: str) -> bool:
+    """Delete one version for good; the newest of the others is the latest then. Whether there was one."""
+    await db.execute(tx, _ALONE, alone=f"object/{bucket.id}/{key}")
+    version = await db.first(tx, Object, _VERSION, bucket_id=bucket.id, key=key, version_id=version_id)
+    if version is None or version.delete_marker:
+        return False
+    await _drop(tx, version)
+    if await db.value(tx, _KEPT, bucket_id=bucket.id, key=key) is None:
+        for marker in await db.rows(tx, Object, _MARKERS, bucket_id=bucket.id, key=key):  # with nothing to hide
+            await _drop(tx, marker)
+    elif version.is_latest and (newest := await db.first(tx, Object, _NEWEST, bucket_id=bucket.id, key=key)):
+        await changes.update(tx, newest, is_latest=True)
+    return True
+
+
+async def _drop(tx: Tx, row: Object) -> None:
+    await changes.delete(tx, row)
+    await discard(tx, [row])
+
+
+async def discard(tx: Tx, rows: Iterable[Object | Part]) -> None:
+    """Have the blobs of rows that went deleted once this transaction commits."""
+    blobs = [row for row in rows if not (isinstance(row, Object) and row.delete_marker)]
+    for host in {row.host for row in blobs}:
+        await db.execute(tx, _DISCARD, ids=[row.id for row in blobs if row.host == host], at_host=host or None)
+    if blobs:
+        await tx.connection.execute(f"notify {CHANNEL}")
+
+
+def shown_bucket(bucket: Bucket) -> pb.Bucket:
+    enabled = bucket.versioning == "ENABLED"
+    return db.to_message(bucket, versioning_enabled=enabled)  # type: ignore[no-any-return]
+
+
+def shown(row: Object) -> pb.Object:
+    name = arn("storage", row.tenant_id, "object", f"{row.bucket}/{row.key}")
+    return db.to_message(row, upload_status="AVAILABLE", arn=name)  # type: ignore[no-any-return]
+
+
+def beyond(prefix: str) -> str | None:
+    """The first text, in the order of bytes, after all that begin with this one; None when there is none."""
+    while prefix:
+        following = ord(prefix[-1]) + 1
+        if following == 0xD800:  # surrogates are no characters
+            following = 0xE000
+        if following <= 0x10FFFF:
+            return prefix[:-1] + chr(following)
+        prefix = prefix[:-1]
+    return None
+
+
+def key_token(key: str) -> str:
+    """The token of the page that follows on this key."""
+    return base64.urlsafe_b64encode(key.encode()).decode()
+
+
+def read_key(token: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(token).decode()
+    except ValueError:
+        raise invalid("page_token", "this is not a page token of this list; leave it out to start anew") from None

@@ -1,0 +1,118 @@
+"""What a client sends of an object, stored as it comes: never more than a piece of it in memory, and all of it or
+nothing. What is stored is a blob that nobody sees yet."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+
+from drivers.objects import NoRoom, Stored
+from server import db, quota
+from server.errors import ApiError, quota_exceeded
+from server.object_rows import USAGE, Bucket
+
+if TYPE_CHECKING:
+    from server.app import App
+
+GIB = 2**30
+LOOK_AGAIN = 64 * 2**20  # bytes after which it is seen again how many there may be
+LONGEST = 6 * 3600.0  # seconds of one upload
+SNIFFED = 512  # bytes that tell a type
+OCTETS = "application/octet-stream"
+BEGINNINGS = (
+    (b"%PDF-", "application/pdf"), (b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"), (b"GIF89a", "image/gif"), (b"BM", "image/bmp"), (b"PK\x03\x04", "application/zip"),
+    (b"\x1f\x8b\x08", "application/x-gzip"), (b"OggS\x00", "application/ogg"), (b"\x1aE\xdf\xa3", "video/webm"),
+    (b"ID3", "audio/mpeg"), (b"wOFF", "font/woff"), (b"wOF2", "font/woff2"), (b"\x00asm", "application/wasm"),
+    (b"<?xml", "text/xml"), (b"%!PS-Adobe-", "application/postscript"),
+)  # fmt: skip
+HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<title", b"<!--")
+BINARY = frozenset({*range(9), 0x0B, *range(0x0E, 0x1B), *range(0x1C, 0x20)})
+
+_BYTES = sa.select(USAGE.c.bytes).where(USAGE.c.tenant_id == sa.bindparam("tenant_id"))
+
+
+@dataclass(frozen=True)
+class Received:
+    """A blob that is all there."""
+
+    id: UUID
+    stored: Stored
+    content_type: str  # what its beginning looks like
+    bucket: Bucket | None = None
+
+
+async def receive(app: "App", tenant_id: UUID, first: Any, more: AsyncIterator[Any]) -> Received:
+    """Store what comes in `data` of these requests. Raises, and keeps nothing, when it is not what `content_sha256`
+    of the first one says, or more than may be."""
+    id, beginning, store = uuid4(), bytearray(), app.drivers.objects
+    try:
+        async with asyncio.timeout(LONGEST), aclosing(_pieces(app, tenant_id, first, more, beginning)) as data:
+            stored = await store.put(id, data)
+    except TimeoutError:
+        raise ApiError("REQUEST_TIMEOUT", f"this took more than {LONGEST / 3600:g} hours; send it in parts") from None
+    except NoRoom:
+        raise no_room() from None
+    if first.content_sha256 and first.content_sha256.lower() != stored.sha256:
+        await store.delete(id)
+        raise ApiError("CHECKSUM_MISMATCH", f"what came has the SHA-256 {stored.sha256}; send it again",
+                       expected=first.content_sha256.lower(), received=stored.sha256)  # fmt: skip
+    return Received(id, stored, looks_like(bytes(beginning)))
+
+
+async def _pieces(
+    app: "App", tenant_id: UUID, first: Any, more: AsyncIterator[Any], beginning: bytearray
+) -> AsyncGenerator[bytes]:
+    """The data, as long as there may be more. `beginning` gets the first bytes."""
+    size, look_again, piece = 0, 0, first.data
+    while True:
+        size += len(piece)
+        need_room(app, size)
+        if size >= look_again:
+            standing, left = await _left(app, tenant_id)
+            look_again = size + LOOK_AGAIN
+        if size > left:
+            raise quota_exceeded(standing.name, standing.limit, standing.used, -(-size // GIB))
+        beginning += piece[: SNIFFED - len(beginning)]
+        if piece:
+            yield piece
+        following = await anext(more, None)
+        if following is None:
+            return
+        piece = following.data
+
+
+def need_room(app: "App", size: int) -> None:
+    """Raise PAYLOAD_TOO_LARGE for an object that is too large."""
+    most = app.config.object_bytes
+    if size > most:
+        raise ApiError("PAYLOAD_TOO_LARGE", f"an object has at most {most} bytes", limit_bytes=str(most))
+
+
+def no_room() -> ApiError:
+    return ApiError("UNAVAILABLE", "the cloud has no room left for objects; try again later, or tell its operator")
+
+
+async def _left(app: "App", tenant_id: UUID) -> tuple[quota.Standing, int]:
+    """How the tenant stands, and how many bytes it may have more."""
+    async with app.db.reading() as tx:
+        [standing] = await quota.standings(tx, tenant_id, ["object_gb"])
+        return standing, standing.limit * GIB - (await db.value(tx, _BYTES, tenant_id=tenant_id) or 0)
+
+
+def looks_like(beginning: bytes) -> str:
+    """The content type of what begins so."""
+    for signature, kind in BEGINNINGS:
+        if beginning.startswith(signature):
+            return kind
+    if beginning[:4] == b"RIFF" and beginning[8:12] in (b"WEBP", b"WAVE", b"AVI "):
+        return {b"WEBP": "image/webp", b"WAVE": "audio/wave", b"AVI ": "video/avi"}[beginning[8:12]]
+    if beginning[4:8] == b"ftyp":
+        return "video/mp4"
+    if beginning.lstrip(b"\t\n\x0c\r ").lower().startswith(HTML):
+        return "text/html"
+    return OCTETS if not beginning or BINARY.intersection(beginning) else "text/plain"

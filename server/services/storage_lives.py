@@ -1,0 +1,146 @@
+"""What becomes of buckets, blobs, uploads and objects after the replies: emptied, deleted, swept, expired."""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from server import changes, db, object_rows
+from server.db import Tx
+from server.object_rows import Bucket, LifecycleRule, O, Object, Part, Upload
+from server.work import RECONCILERS, every, nudge
+
+if TYPE_CHECKING:
+    from server.app import App
+
+BATCH = 500  # rows of one transaction
+ABANDONED = timedelta(days=7)  # after which an upload in parts is forgotten
+ORPHANED = timedelta(hours=1)  # after which a blob without a row is nobody's: what stores one has its row much sooner
+
+P, U, L = Part.TABLE.c, Upload.TABLE.c, LifecycleRule.TABLE.c
+_uuids = postgresql.ARRAY(postgresql.UUID)
+_bucket = sa.bindparam("bucket_id", type_=postgresql.UUID)
+_some = sa.select(O.id).where(O.bucket_id == _bucket).limit(BATCH)
+_EMPTY = sa.delete(Object.TABLE).where(O.id.in_(_some)).returning(Object.TABLE)
+_UPLOADS = sa.select(Upload.TABLE).where(U.bucket_id == _bucket).limit(BATCH).with_for_update()
+_RULES = sa.delete(LifecycleRule.TABLE).where(L.bucket_id == _bucket)
+_PARTS = sa.delete(Part.TABLE).where(P.upload_id == sa.bindparam("upload", type_=postgresql.UUID)).returning(Part.TABLE)
+_given = sa.any_(sa.bindparam("ids", type_=_uuids))
+_KNOWN = sa.union_all(sa.select(O.id).where(O.id == _given), sa.select(P.id).where(P.id == _given))
+_ABANDONED = (
+    sa.select(Upload.TABLE).where(U.created_at < sa.bindparam("before", type_=U.created_at.type)).limit(BATCH)
+    .with_for_update(skip_locked=True)
+)  # fmt: skip
+_ENABLED = sa.select(L.id).where(L.enabled)
+
+
+def _expired(bounded: bool) -> sa.Select[Any]:
+    found = sa.select(O.key).where(
+        O.bucket_id == _bucket, O.is_latest, ~O.delete_marker, O.key >= sa.bindparam("prefix", type_=sa.Text),
+        O.created_at < sa.bindparam("before", type_=O.created_at.type),
+    )  # fmt: skip
+    return (found.where(O.key < sa.bindparam("beyond", type_=sa.Text)) if bounded else found).limit(BATCH)
+
+
+_EXPIRED = {bounded: _expired(bounded) for bounded in (False, True)}
+
+
+async def forget(tx: Tx, upload: Upload) -> None:
+    """Drop an upload, whose row is locked, and its parts."""
+    await object_rows.discard(tx, await db.rows(tx, Part, _PARTS, upload=upload.id))
+    await changes.delete(tx, upload)
+
+
+async def reconcile_bucket(app: "App", id: UUID) -> timedelta | None:
+    """Empty a bucket that was deleted, some objects at a time; then drop it."""
+    async with app.db.transaction() as tx:
+        bucket = await db.find(tx, Bucket, id, lock=True)
+        if bucket is None or bucket.deleted_at is None:
+            return None
+        removed = await db.rows(tx, Object, _EMPTY, bucket_id=id)
+        for row in removed:
+            changes.append(tx, row, None)
+        await object_rows.discard(tx, removed)
+        uploads = await db.rows(tx, Upload, _UPLOADS, bucket_id=id)
+        for upload in uploads:
+            await forget(tx, upload)
+        if removed or uploads:
+            return timedelta(0)
+        await db.execute(tx, _RULES, bucket_id=id)
+        await db.delete(tx, bucket)
+        return None
+
+
+async def reconcile_blob(app: "App", id: UUID) -> timedelta | None:
+    """Delete a blob that no row has any more."""
+    async with app.db.reading() as tx:
+        if await db.value(tx, _KNOWN, ids=[id]):
+            return None
+    await app.drivers.objects.delete(id)
+    return None
+
+
+async def reconcile_rule(app: "App", id: UUID) -> timedelta | None:
+    """Delete objects that are as old as a rule says, some at a time."""
+    async with app.db.transaction() as tx:
+        rule = await db.find(tx, LifecycleRule, id)
+        bucket = await db.find(tx, Bucket, rule.bucket_id) if rule else None
+        if rule is None or bucket is None or bucket.deleted_at or not rule.enabled:
+            return None
+        before = datetime.now(UTC) - timedelta(days=rule.expiration_days)
+        beyond = object_rows.beyond(rule.prefix)
+        found = await db.records(
+            tx, _EXPIRED[beyond is not None], bucket_id=bucket.id, prefix=rule.prefix, beyond=beyond, before=before
+        )
+        for each in sorted(each["key"] for each in found):
+            latest = await object_rows.find(tx, bucket, each)
+            if latest and latest.created_at < before:
+                await object_rows.hide(tx, bucket, each, rule.user_id)
+        return timedelta(0) if len(found) == BATCH else None
+
+
+RECONCILERS[Bucket.KIND], RECONCILERS["blob"] = reconcile_bucket, reconcile_blob
+RECONCILERS[LifecycleRule.KIND] = reconcile_rule
+
+
+@every(timedelta(days=1))
+async def expire(app: "App") -> None:
+    """Have every rule that is in force looked at."""
+    async with app.db.transaction() as tx:
+        for each in await db.records(tx, _ENABLED):
+            await nudge(tx, LifecycleRule.KIND, each["id"])
+
+
+@every(timedelta(hours=1))
+async def sweep(app: "App") -> None:
+    """Forget uploads that were never completed."""
+    while True:
+        async with app.db.transaction() as tx:
+            found = await db.rows(tx, Upload, _ABANDONED, before=datetime.now(UTC) - ABANDONED)
+            for upload in found:
+                await forget(tx, upload)
+        if len(found) < BATCH:
+            return
+
+
+@every(timedelta(hours=1), each_host=True)
+async def collect(app: "App") -> None:
+    """Delete blobs that no row has: of uploads that died between storing them and saying so."""
+    some: list[UUID] = []
+    async for id, since in app.drivers.objects.list():
+        if since < datetime.now(UTC) - ORPHANED:
+            some.append(id)
+        if len(some) == BATCH:
+            await _collect(app, some)
+            some = []
+    await _collect(app, some)
+
+
+async def _collect(app: "App", ids: list[UUID]) -> None:
+    async with app.db.reading() as tx:
+        known = {each["id"] for each in await db.records(tx, _KNOWN, ids=ids)}
+    for id in ids:
+        if id not in known:
+            await app.drivers.objects.delete(id)
