@@ -116,7 +116,7 @@ class Shim:
             endpoint, values, enveloped = self._find("GET" if verb == "HEAD" else verb, scope, headers)
             if endpoint.streams:
                 raise ApiError("INVALID_ARGUMENT", "this is a WebSocket: connect with Upgrade: websocket")
-            if endpoint.pushes and verb == "HEAD":
+            if endpoint.pushes and not endpoint.raw and verb == "HEAD":
                 headers["allow"] = endpoint.binding.verb
                 raise ApiError("METHOD_NOT_ALLOWED", f"{path} is a stream, which does not take HEAD")
             began = asyncio.get_running_loop().time()
@@ -268,7 +268,7 @@ class Shim:
         )  # fmt: skip
         responses = self.backend.stream(endpoint.handle, streams.one(request), metadata, address, headers)
         if endpoint.raw:
-            sending = streams.send_raw(answer, responses)
+            sending = streams.send_raw(answer, responses, only_head=scope["method"] == "HEAD")
         else:
             sending = streams.send_events(answer, responses, endpoint.event, lambda error: body_of(error, metadata)[0])
         await streams.run(sending, answer, receive, prompt=not endpoint.raw)

@@ -87,8 +87,11 @@ async def send_events(
     await answer.part(b"", last=True)
 
 
-async def send_raw(answer: Answer, responses: AsyncGenerator[Any]) -> None:
-    """The data of each google.api.HttpBody, of the type that the first one has, and with the Head that is in it."""
+async def send_raw(answer: Answer, responses: AsyncGenerator[Any], *, only_head: bool) -> None:
+    """The data of each google.api.HttpBody, of the type that the first one has, and with the Head that is in it.
+
+    With `only_head` the call ends with the first one, and no data are sent.
+    """
     async with aclosing(responses):
         async for response in responses:
             if not answer.begun:
@@ -96,6 +99,8 @@ async def send_raw(answer: Answer, responses: AsyncGenerator[Any]) -> None:
                 headers = [(b"content-type", content_type.encode("latin-1", "replace")), UNBUFFERED]
                 headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in head.headers.items()]
                 await answer.begin(headers, head.status)
+            if only_head:
+                break
             if response.data:
                 await answer.part(response.data)
     await answer.begin([(b"content-type", OCTETS.encode()), UNBUFFERED])

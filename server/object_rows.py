@@ -229,6 +229,6 @@ def key_token(key: str) -> str:
 
 def read_key(token: str) -> str:
     try:
-        return base64.urlsafe_b64decode(token).decode()
+        return base64.b64decode(token, b"-_", validate=True).decode()
     except ValueError:
         raise invalid("page_token", "this is not a page token of this list; leave it out to start anew") from None

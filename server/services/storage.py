@@ -6,6 +6,7 @@ The blob of an object is stored first, whole and durable; then one transaction h
 import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -17,7 +18,7 @@ from sqlalchemy.dialects import postgresql
 from thecloud.v1 import storage_pb2 as pb
 
 from drivers.objects import NoRoom
-from server import changes, db, object_rows, object_uploads, quota
+from server import changes, db, object_rows, object_uploads, quota, rating
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid, not_found
@@ -74,6 +75,8 @@ def _sum(column: Any) -> sa.Select[Any]:
 quota.counted("buckets", 100, sa.select(sa.func.count()).select_from(Bucket.TABLE).where(_tenant, _there))
 quota.counted("objects", 1_000_000, _sum(_stored.c.objects))
 quota.counted("object_gb", 100, _sum(sa.func.ceil(sa.cast(_stored.c.bytes, sa.Numeric) / GIB)))
+rating.metered("object", category="storage", size=lambda state: ("standard", Decimal(state["size_bytes"]) / GIB),
+               billed=lambda state: not state["delete_marker"], unit="GB-second")  # fmt: skip
 
 
 class StorageService:

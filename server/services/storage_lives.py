@@ -75,10 +75,7 @@ async def reconcile_bucket(app: "App", id: UUID) -> timedelta | None:
 
 async def reconcile_blob(app: "App", id: UUID) -> timedelta | None:
     """Delete a blob that no row has any more."""
-    async with app.db.reading() as tx:
-        if await db.value(tx, _KNOWN, ids=[id]):
-            return None
-    await app.drivers.objects.delete(id)
+    await _collect(app, [id])
     return None
 
 
@@ -139,6 +136,7 @@ async def collect(app: "App") -> None:
 
 
 async def _collect(app: "App", ids: list[UUID]) -> None:
+    """Delete those that no row has."""
     async with app.db.reading() as tx:
         known = {each["id"] for each in await db.records(tx, _KNOWN, ids=ids)}
     for id in ids:

@@ -1,12 +1,12 @@
 """Object storage over REST, with a store in memory."""
 
-import asyncio
 import hashlib
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from server.services import storage_lives
 from tests.conftest import Cloud, Person
 
 
@@ -124,6 +124,9 @@ class TestObjects:
         assert dict(reply.headers) | headers == dict(reply.headers)
         assert reply.headers["last-modified"].endswith(" GMT")
         assert len(reply.headers.get_list("x-content-type-options")) == 1
+        head = await ada.rest.head(f"/storage/{path}")
+        assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", "11")
+        assert (await ada.rest.head("/storage/assets/none")).status_code == 404
 
     @pytest.mark.parametrize("key", [
         "a b", "a%2Fb", "%", "%00x", "ünï©ode/鍵", "a//b", "/leading", "trailing/", "//", "../../etc/passwd", "a/../b",
@@ -248,3 +251,228 @@ class TestParts:
             assert reply.status_code == status, headers
             if status == 304:
                 assert (reply.content, reply.headers["etag"]) == (b"", etag)
+
+
+class TestVersions:
+    async def test_overwriting_keeps_the_one_before(self, ada: Person) -> None:
+        await bucket(ada)
+        await put(ada, "assets/a", b"zero")
+        await versioned(ada)
+        first, second = await put(ada, "assets/a", b"one"), await put(ada, "assets/a", b"two")
+        assert int(second["version_id"]) < int(first["version_id"]) < 2**62
+        found = (await ada.rest.get("/storage/versions/assets/a")).json()
+        assert [(each["version_id"], each["is_latest"]) for each in found] == [
+            (second["version_id"], True), (first["version_id"], False), ("null", False)
+        ]  # fmt: skip
+        assert (await ada.rest.get("/storage/assets")).json() == [second]
+        for version, data in (("null", "zero"), (first["version_id"], "one"), (second["version_id"], "two")):
+            assert await text(ada, f"assets/a?versionId={version}") == data
+        assert await text(ada, "assets/a") == "two"
+        assert await text(ada, "assets/a?versionId=7") == "404"
+
+    async def test_deleting_hides_it(self, cloud: Cloud, ada: Person) -> None:
+        await bucket(ada)
+        await versioned(ada)
+        made = await put(ada, "assets/a", b"one")
+        assert (await ada.rest.delete("/storage/assets/a")).status_code == 204
+        assert await text(ada, "assets/a") == "404"
+        assert await keys(ada) == []
+        assert (await ada.rest.delete("/storage/assets/a")).status_code == 404
+        [kept] = (await ada.rest.get("/storage/versions/assets/a")).json()
+        assert (kept["id"], kept["is_latest"]) == (made["id"], False)
+        assert await text(ada, f"assets/a?versionId={made['version_id']}") == "one"
+        again = await put(ada, "assets/a", b"two")
+        assert await text(ada, "assets/a") == "two"
+        assert [each["id"] for each in (await ada.rest.get("/storage/versions/assets/a")).json()] == [
+            again["id"], made["id"]
+        ]  # fmt: skip
+        await cloud.settle()
+        assert len(cloud.objects.blobs) == 2
+
+    async def test_one_version_is_deleted_for_good(self, cloud: Cloud, ada: Person) -> None:
+        await bucket(ada)
+        await versioned(ada)
+        first, second = await put(ada, "assets/a", b"one"), await put(ada, "assets/a", b"two")
+        path = "/storage/assets/a?versionId="
+        assert (await ada.rest.delete(f"{path}{second['version_id']}")).status_code == 204
+        assert await text(ada, "assets/a") == "one"
+        assert (await ada.rest.delete(f"{path}{second['version_id']}")).status_code == 404
+        assert (await ada.rest.delete("/storage/assets/a")).status_code == 204
+        assert (await ada.rest.delete(f"{path}{first['version_id']}")).status_code == 204
+        await cloud.settle()
+        assert cloud.objects.blobs == {}
+        assert await cloud.value("select count(*) from objects") == 0, "nor a marker with nothing to hide"
+
+    async def test_suspended_they_stay_and_new_ones_replace_each_other(self, cloud: Cloud, ada: Person) -> None:
+        await bucket(ada)
+        await versioned(ada)
+        made = await put(ada, "assets/a", b"one")
+        await versioned(ada, enabled=False)
+        for data in (b"two", b"three"):
+            assert (await put(ada, "assets/a", data))["version_id"] == "null"
+        found = (await ada.rest.get("/storage/versions/assets/a")).json()
+        assert [each["version_id"] for each in found] == ["null", made["version_id"]]
+        assert (await ada.rest.delete("/storage/assets/a")).status_code == 204
+        assert await text(ada, "assets/a") == "404"
+        assert await text(ada, f"assets/a?versionId={made['version_id']}") == "one"
+        await cloud.settle()
+        assert list(cloud.objects.blobs.values()) == [b"one"]
+        refused = await ada.rest.delete("/storage/buckets/assets")
+        assert refused.status_code == 409, "a version that is hidden is there"
+
+
+class TestMultipart:
+    async def test_parts_become_an_object(self, cloud: Cloud, ada: Person) -> None:
+        await bucket(ada)
+        begun = await ada.rest.post("/storage/multipart/init/assets/big/one")
+        upload = begun.json()
+        assert (begun.status_code, upload["bucket"], upload["key"]) == (201, "assets", "big/one")
+        assert (await ada.rest.post(f"/storage/multipart/complete/{upload['id']}")).status_code == 400
+        for number, data in ((10, b"c"), (2, b"x"), (1, b"a"), (2, b"b")):
+            path = f"/storage/multipart/upload/{upload['id']}/parts?part={number}"
+            digest = hashlib.sha256(data).hexdigest()
+            part = await ada.rest.put(path, content=data, headers={"x-content-sha256": digest})
+            assert (part.status_code, part.json()) == (
+                200, {"upload_id": upload["id"], "part_number": number, "size_bytes": 1, "etag": digest}
+            )  # fmt: skip
+        assert await keys(ada) == []
+        made = await ada.rest.post(f"/storage/multipart/complete/{upload['id']}")
+        expected = {"key": "big/one", "size_bytes": 3, "checksum": hashlib.sha256(b"abc").hexdigest(),
+                    "version_id": "null", "content_type": "text/plain"}  # fmt: skip
+        assert (made.status_code, made.json() | expected) == (200, made.json())
+        assert await text(ada, "assets/big/one") == "abc"
+        assert (await ada.rest.post(f"/storage/multipart/complete/{upload['id']}")).status_code == 404
+        await cloud.settle()
+        assert list(cloud.objects.blobs.values()) == [b"abc"]
+        assert await cloud.value("select (objects, bytes)::text from storage_usage") == "(1,3)"
+
+    async def test_it_is_aborted(self, cloud: Cloud, ada: Person) -> None:
+        await bucket(ada)
+        id = (await ada.rest.post("/storage/multipart/init/assets/a")).json()["id"]
+        await ada.rest.put(f"/storage/multipart/upload/{id}/parts?part=1", content=b"x")
+        assert (await ada.rest.delete(f"/storage/multipart/abort/{id}")).status_code == 204
+        assert (await ada.rest.delete(f"/storage/multipart/abort/{id}")).status_code == 404
+        await cloud.settle()
+        assert cloud.objects.blobs == {}
+
+    async def test_wrong_parts(self, cloud: Cloud, ada: Person, bob: Person) -> None:
+        await bucket(ada)
+        path = f"/storage/multipart/upload/{(await ada.rest.post('/storage/multipart/init/assets/a')).json()['id']}"
+        for number in ("", "?part=0", "?part=-1", "?part=10001", "?part=x"):
+            assert (await ada.rest.put(f"{path}/parts{number}", content=b"x")).status_code == 400, number
+        headers = {"x-content-sha256": "0" * 64}
+        assert (await ada.rest.put(f"{path}/parts?part=1", content=b"x", headers=headers)).status_code == 409
+        assert (await bob.rest.put(f"{path}/parts?part=1", content=b"x")).status_code == 404
+        assert (await ada.rest.put("/storage/multipart/upload/1/parts?part=1", content=b"x")).status_code == 400
+        assert cloud.objects.blobs == {}
+
+    async def test_after_a_week_it_is_forgotten(self, cloud: Cloud, ada: Person) -> None:
+        await bucket(ada)
+        ids = [(await ada.rest.post(f"/storage/multipart/init/assets/{key}")).json()["id"] for key in "ab"]
+        for id in ids:
+            await ada.rest.put(f"/storage/multipart/upload/{id}/parts?part=1", content=b"x")
+        await cloud.value("update multipart_uploads set created_at = now() - interval '8 days' where key = 'a'")
+        await storage_lives.sweep(cloud.app)
+        await cloud.settle()
+        assert len(cloud.objects.blobs) == 1
+        assert (await ada.rest.post(f"/storage/multipart/complete/{ids[0]}")).status_code == 404
+        assert (await ada.rest.post(f"/storage/multipart/complete/{ids[1]}")).status_code == 200
+
+
+class TestLifecycle:
+    async def test_a_rule_is_made_listed_and_deleted(self, ada: Person) -> None:
+        await bucket(ada)
+        await bucket(ada, "others")
+        path = "/storage/buckets/assets/lifecycle"
+        made = await ada.rest.post(path, json={"prefix": "logs/", "expiration_days": 30})
+        rule = made.json()
+        assert (made.status_code, rule["prefix"], rule["expiration_days"]) == (201, "logs/", 30)
+        assert (rule["enabled"], rule["bucket_name"]) == (True, "assets")
+        assert (await ada.rest.get(path)).json() == [rule]
+        assert (await ada.rest.post(path, json={"prefix": "logs/", "expiration_days": 1})).status_code == 409
+        for wrong in ({}, {"expiration_days": 0}, {"expiration_days": -1}):
+            assert (await ada.rest.post(path, json=wrong)).status_code == 400
+        assert (await ada.rest.delete(f"/storage/buckets/others/lifecycle/{rule['id']}")).status_code == 404
+        assert (await ada.rest.delete(f"{path}/1")).status_code == 400
+        assert (await ada.rest.delete(f"{path}/{rule['id']}")).status_code == 204
+        assert (await ada.rest.get(path)).json() == []
+
+    @pytest.mark.parametrize("kept", [False, True])
+    async def test_what_is_old_enough_expires(
+        self, cloud: Cloud, ada: Person, monkeypatch: pytest.MonkeyPatch, kept: bool
+    ) -> None:
+        monkeypatch.setattr(storage_lives, "BATCH", 2)
+        for bounded in (False, True):
+            monkeypatch.setitem(storage_lives._EXPIRED, bounded, storage_lives._EXPIRED[bounded].limit(2))
+        await bucket(ada)
+        if kept:
+            await versioned(ada)
+        for key in ("logs/1", "logs/2", "logs/3", "log", "other", "off/1"):
+            await put(ada, f"assets/{key}")
+        await cloud.value("update objects set created_at = now() - interval '31 days'")
+        await put(ada, "assets/logs/new")
+        path = "/storage/buckets/assets/lifecycle"
+        await ada.rest.post(path, json={"prefix": "logs/", "expiration_days": 30})
+        await ada.rest.post(path, json={"prefix": "off/", "expiration_days": 30, "enabled": False})
+        await ada.rest.post(path, json={"prefix": "other", "expiration_days": 32})
+        await storage_lives.expire(cloud.app)
+        await cloud.settle()
+        assert sorted(await keys(ada)) == ["log", "logs/new", "off/1", "other"]
+        versions = (await ada.rest.get("/storage/versions/assets/logs/1")).json()
+        assert len(versions) == len(cloud.objects.blobs) - 4 - 2 * kept == int(kept)
+
+
+class TestOthers:
+    async def test_other_tenants_see_nothing(self, cloud: Cloud, ada: Person, bob: Person) -> None:
+        await bucket(ada)
+        made = await put(ada, "assets/a")
+        upload = (await ada.rest.post("/storage/multipart/init/assets/b")).json()["id"]
+        assert (await bob.rest.get("/storage/buckets")).json() == []
+        for verb, path in (
+            ("GET", "assets"), ("GET", "assets/a"), ("PUT", "assets/a"), ("DELETE", "assets/a"),
+            ("DELETE", f"assets/a?versionId={made['version_id']}"), ("GET", "versions/assets/a"),
+            ("DELETE", "buckets/assets?force=true"), ("POST", "multipart/init/assets/a"),
+            ("POST", f"multipart/complete/{upload}"), ("DELETE", f"multipart/abort/{upload}"),
+            ("GET", "buckets/assets/lifecycle"),
+        ):  # fmt: skip
+            assert (await bob.rest.request(verb, f"/storage/{path}")).status_code == 404, path
+        assert await text(ada, "assets/a") == "hello"
+        assert len(cloud.objects.blobs) == 1
+
+    async def test_what_is_public_can_be_read_and_no_more(self, ada: Person, bob: Person, cloud: Cloud) -> None:
+        made = await bucket(ada, is_public=True)
+        await put(ada, "assets/a")
+        assert (await bob.rest.get("/storage/buckets")).json() == [made]
+        assert (await keys(bob), await text(bob, "assets/a")) == (["a"], "hello")
+        assert len((await bob.rest.get("/storage/versions/assets/a")).json()) == 1
+        for verb, path in (("PUT", "assets/a"), ("DELETE", "assets/a"), ("DELETE", "buckets/assets?force=true"),
+                           ("POST", "multipart/init/assets/a"), ("GET", "buckets/assets/lifecycle")):  # fmt: skip
+            assert (await bob.rest.request(verb, f"/storage/{path}")).status_code == 404, path
+        assert (await cloud.anonymous.get("/storage/assets/a")).status_code == 401
+
+    async def test_a_policy_may_name_keys_by_their_beginning(self, cloud: Cloud, ada: Person) -> None:
+        await bucket(ada)
+        for key in ("logs/1", "secret"):
+            await put(ada, f"assets/{key}")
+        eve = await cloud.person("eve", tenant_id=ada.tenant_id, role="viewer")
+        arn = "arn:thecloud:storage:local:*:object/assets"
+        policy = await ada.rest.post("/iam/policies", json={"name": "logs", "statements": [
+            {"effect": "Allow", "action": ["storage:write", "storage:delete"], "resource": [f"{arn}/logs/*"]},
+            {"effect": "Deny", "action": ["storage:*"], "resource": [f"{arn}/secret*"]},
+        ]})  # fmt: skip
+        await ada.rest.post(f"/iam/users/{eve.user_id}/policies/{policy.json()['id']}")
+        assert await keys(eve) == ["logs/1"]
+        assert await text(eve, "assets/logs/1") == "hello"
+        assert (await text(eve, "assets/secret"), await text(eve, "versions/assets/secret")) == ("403", "[]")
+        await put(eve, "assets/logs/2")
+        id = (await eve.rest.post("/storage/multipart/init/assets/logs/3")).json()["id"]
+        for verb, path in (("PUT", "assets/log"), ("DELETE", "assets/secret"), ("DELETE", "buckets/assets"),
+                           ("POST", "multipart/init/assets/secret"), ("POST", f"multipart/complete/{id}")):  # fmt: skip
+            assert (await eve.rest.request(verb, f"/storage/{path}")).status_code == 403, path
+
+    async def test_the_cluster_is_shown_to_who_may_do_everything(self, cloud: Cloud, ada: Person) -> None:
+        [node] = (await ada.rest.get("/storage/cluster/status")).json()["nodes"]
+        assert (node["id"], node["address"], node["status"]) == ("local-node", "localhost", "alive")
+        for role in ("developer", "viewer"):
+            other = await cloud.person("eve", tenant_id=ada.tenant_id, role=role)
+            assert (await other.rest.get("/storage/cluster/status")).status_code == 403

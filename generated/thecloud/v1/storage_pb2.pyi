@@ -51,7 +51,7 @@ class Bucket(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., is_public: _Optional[bool] = ..., versioning_enabled: _Optional[bool] = ..., versioning: _Optional[_Union[Bucket.Versioning, str]] = ..., encryption_enabled: _Optional[bool] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ...) -> None: ...
 
 class Object(_message.Message):
-    __slots__ = ("id", "bucket", "key", "size_bytes", "content_type", "checksum", "upload_status", "version_id", "is_latest", "etag", "arn", "user_id", "tenant_id", "created_at")
+    __slots__ = ("id", "bucket", "key", "size_bytes", "content_type", "checksum", "upload_status", "version_id", "is_latest", "etag", "arn", "user_id", "tenant_id", "created_at", "delete_marker")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,7 @@ class Object(_message.Message):
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    DELETE_MARKER_FIELD_NUMBER: _ClassVar[int]
     id: str
     bucket: str
     key: str
@@ -80,7 +81,8 @@ class Object(_message.Message):
     user_id: str
     tenant_id: str
     created_at: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., bucket: _Optional[str] = ..., key: _Optional[str] = ..., size_bytes: _Optional[int] = ..., content_type: _Optional[str] = ..., checksum: _Optional[str] = ..., upload_status: _Optional[str] = ..., version_id: _Optional[str] = ..., is_latest: _Optional[bool] = ..., etag: _Optional[str] = ..., arn: _Optional[str] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    delete_marker: bool
+    def __init__(self, id: _Optional[str] = ..., bucket: _Optional[str] = ..., key: _Optional[str] = ..., size_bytes: _Optional[int] = ..., content_type: _Optional[str] = ..., checksum: _Optional[str] = ..., upload_status: _Optional[str] = ..., version_id: _Optional[str] = ..., is_latest: _Optional[bool] = ..., etag: _Optional[str] = ..., arn: _Optional[str] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delete_marker: _Optional[bool] = ...) -> None: ...
 
 class MultipartUpload(_message.Message):
     __slots__ = ("id", "bucket", "key", "user_id", "tenant_id", "created_at")

@@ -117,6 +117,7 @@ def upgrade() -> None:
         sa.Column("objects", sa.BigInteger, nullable=False),
         sa.Column("bytes", sa.BigInteger, nullable=False),
     )
+    op.execute("insert into prices values ('object', 'standard', timestamptz '1970-01-01 00:00:00+00', 0.00003)")
     for table, counted in (("objects", "(not delete_marker)::int"), ("upload_parts", "0")):
         function = f"add_{table}_usage"
         text = USAGE.replace("add_storage_usage", function).replace("{counted}", counted)
@@ -124,5 +125,5 @@ def upgrade() -> None:
         for event, rows, sign in (("insert", "new", 1), ("delete", "old", -1)):
             op.execute(
                 f"create trigger {table}_{event}_usage after {event} on {table} referencing {rows} table as changed "
-                f"for each statement execute function {function}({sign})"
+                f"for each statement execute function {function}('{sign}')"
             )
