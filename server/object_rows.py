@@ -157,11 +157,12 @@ async def add(
     )  # fmt: skip
 
 
-async def hide(tx: Tx, bucket: Bucket, key: str, user_id: UUID) -> bool:
-    """Delete the latest version, so that there is none: for good where no versions are kept. Whether there was one."""
+async def hide(tx: Tx, bucket: Bucket, key: str, user_id: UUID, *, before: datetime | None = None) -> bool:
+    """Delete the latest version, so that there is none: for good where no versions are kept. Whether there was one,
+    from `before` that moment."""
     await db.execute(tx, _ALONE, alone=f"object/{bucket.id}/{key}")
     latest = await find(tx, bucket, key)
-    if latest is None:
+    if latest is None or (before and latest.created_at >= before):
         return False
     if bucket.versioning == "OFF":
         await _drop(tx, latest)

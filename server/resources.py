@@ -4,9 +4,9 @@ The ARNs are arn:thecloud:<service>:<region>:<tenant>:<kind>/<id or name>, with 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from server.wildcards import matcher
 
@@ -21,6 +21,11 @@ def arn_kind(kind: str) -> str:
 def arn(service: str, tenant_id: object, kind: str, id: object) -> str:
     """The ARN of a resource, which policies may name it by."""
     return f"arn:thecloud:{service}:local:{tenant_id}:{arn_kind(kind)}/{id}"
+
+
+def name_of(state: Mapping[str, Any]) -> str:
+    """What a resource is called besides its id, by its state in the change log: an object by its bucket and key."""
+    return str(state.get("name") or (f"{state['bucket']}/{state['key']}" if "bucket" in state else ""))
 
 
 @dataclass(frozen=True, slots=True)

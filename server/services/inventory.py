@@ -15,6 +15,7 @@ from server.call import Call
 from server.changes import CHANGES, HEADS
 from server.db import Tx
 from server.errors import invalid
+from server.resources import name_of
 from server.services.watch import expired
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ async def page(call: Call, request: Any, statement: sa.Select[Any], **values: ob
 
 def visible(call: Call, record: Any) -> bool:
     state = record["after"] or record.get("before") or {}
-    return call.may_read(record["kind"], str(record["id"]), state.get("name", ""))
+    return call.may_read(record["kind"], str(record["id"]), name_of(state))
 
 
 def position(token: str) -> tuple[str, UUID]:

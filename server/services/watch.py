@@ -15,6 +15,7 @@ from server.call import Call
 from server.changes import CHANGES, HEADS
 from server.db import Tx
 from server.errors import ApiError, invalid
+from server.resources import name_of
 from server.work import every
 
 if TYPE_CHECKING:
@@ -104,9 +105,7 @@ class WatchService:
             changes = [each for each in found if each["sequence"] is not None]
             for each in changes:
                 position = each["sequence"]
-                if call.may_read(
-                    each["kind"], str(each["id"]), ((each["after"] or each["before"]) or {}).get("name", "")
-                ):
+                if call.may_read(each["kind"], str(each["id"]), name_of(each["after"] or each["before"] or {})):
                     yield pb.WatchResponse(resume_token=token(tenant_id, position), change=to_message(each))
             if len(changes) == BATCH:
                 continue

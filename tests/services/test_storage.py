@@ -464,6 +464,8 @@ class TestOthers:
         assert await keys(eve) == ["logs/1"]
         assert await text(eve, "assets/logs/1") == "hello"
         assert (await text(eve, "assets/secret"), await text(eve, "versions/assets/secret")) == ("403", "[]")
+        inventory = (await eve.rest.get("/inventory?kind=object")).json()["resources"]
+        assert [each["state"]["key"] for each in inventory] == ["logs/1"]
         await put(eve, "assets/logs/2")
         id = (await eve.rest.post("/storage/multipart/init/assets/logs/3")).json()["id"]
         for verb, path in (("PUT", "assets/log"), ("DELETE", "assets/secret"), ("DELETE", "buckets/assets"),

@@ -1,16 +1,18 @@
 """Object storage when things go wrong: cut off, over the quota, overtaken, killed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import grpc
 import pytest
 from google.api.httpbody_pb2 import HttpBody
 from thecloud.v1 import storage_pb2 as pb
 
+from rest_shim import streams
 from server import app as server_app
 from server import quota
 from server.services import storage_lives
@@ -213,6 +215,32 @@ async def test_a_reader_who_leaves_ends_the_reading(cloud: Cloud, ada: Person) -
             return cloud.objects.reading == 0
 
         await until(ended)
+
+
+async def test_a_blob_that_lost_its_end_breaks_the_answer_off(cloud: Cloud, ada: Person) -> None:
+    await bucket(ada)
+    made = await put(ada, "assets/a", b"x" * 2**20)
+    blobs = cloud.objects.blobs
+    blobs[UUID(made["id"])] = b"x" * 1000
+    with pytest.raises(streams.Broken):
+        await ada.rest.get("/storage/assets/a")
+
+
+async def test_what_is_overwritten_while_it_is_looked_up_is_looked_up_again(cloud: Cloud, ada: Person) -> None:
+    await bucket(ada)
+    made = await put(ada, "assets/a", b"old")
+    get = cloud.objects.get
+
+    async def late(id: UUID, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
+        if str(id) == made["id"]:
+            await put(ada, "assets/a", b"newer")
+            await cloud.settle()
+        async for piece in get(id, start, end):
+            yield piece
+
+    cloud.objects.get = late  # type: ignore[method-assign]
+    reply = await ada.rest.get("/storage/assets/a")
+    assert (reply.content, reply.headers["content-length"]) == (b"newer", "5")
 
 
 async def test_what_comes_and_goes_is_in_the_change_log(cloud: Cloud, ada: Person) -> None:
