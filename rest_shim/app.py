@@ -132,7 +132,7 @@ class Shim:
                     response = await anext(responses)
             else:
                 spent = asyncio.get_running_loop().time() - began
-                most = timeout_of(metadata, self.settings.deadline_seconds) - spent
+                most = timeout_of(metadata, endpoint.deadline or self.settings.deadline_seconds) - spent
                 response = await self.backend.unary(endpoint.handle, request, metadata, address, headers, most)
             await self._reply(endpoint, request, response, enveloped, scope, send, metadata, headers)
         except ApiError as error:

@@ -54,6 +54,8 @@ class Endpoint:
         self.paged = "next_page_token" in method.output_type.fields_by_name
         rest: options_pb2.Rest = method.GetOptions().Extensions[options_pb2.rest]  # type: ignore[index]
         self.rest = rest
+        rule: options_pb2.Rule = method.GetOptions().Extensions[options_pb2.rule]  # type: ignore[index]
+        self.deadline = rule.deadline_seconds
         self.message = {"message": rest.message} if rest.message else None
         self.empty = method.output_type.full_name == "google.protobuf.Empty" and not rest.message
         self.status = rest.status or (204 if self.empty else 200)

@@ -54,9 +54,9 @@ def document(
             "version": "v1",
             "description": (
                 f"A request's body has at most {body_limit:,} bytes, raw bodies excepted, and an answer takes at most "
-                f"{deadline_seconds:g} seconds, streams excepted. Calls are limited in rate; where a method has its "
-                "own limit, `x-rate-limit` tells it. Every path is also served under `/api/v1`, where an answer comes "
-                'as `{"data": …, "meta": {"request_id", "timestamp"}}`.'
+                f"{deadline_seconds:g} seconds, or its `x-deadline-seconds`, streams excepted. Calls are limited in "
+                "rate; where a method has its own limit, `x-rate-limit` tells it. Every path is also served under "
+                '`/api/v1`, where an answer comes as `{"data": …, "meta": {"request_id", "timestamp"}}`.'
             ),
         },
         "servers": [{"url": server_url}],
@@ -125,6 +125,7 @@ class _Writer:
             limit = rule.rate_limit
             key = enums.spellings(limit.DESCRIPTOR.fields_by_name["key"].enum_type)[limit.key].lower()
             extensions["x-rate-limit"] = {"per_minute": limit.per_minute, "key": key, "bucket": limit.bucket}
+        extensions["x-deadline-seconds"] = rule.deadline_seconds
         return operation | {name: value for name, value in extensions.items() if value}
 
     def _parameters(self, binding: Binding, rule: Any) -> Iterator[dict[str, Any]]:

@@ -49,7 +49,7 @@ class Method:
         self.open = access_kind == "signed_in"  # every signed-in caller may, unless a policy says otherwise
         self.permission, self.audit, self.live = rule.permission or rule.action, rule.audit, rule.live
         self.action = rule.audit or self.permission.upper().replace(":", "_")  # as the audit log names it
-        self.wider_permission = rule.wider_permission
+        self.wider_permission, self.deadline = rule.wider_permission, rule.deadline_seconds
         self.quota, self.tenant_field = list(rule.quota), rule.tenant_field
         if undeclared := {*self.quota} - {*quota.QUOTAS}:
             raise TypeError(f"{descriptor.full_name} uses up quotas that nothing counts: {', '.join(undeclared)}")

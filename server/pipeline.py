@@ -77,7 +77,7 @@ class Pipeline:
         """The method's response. Raises ApiError and nothing else. `headers` gets those of the reply."""
         call = self._call(method, metadata, address, headers)
         began, outcome = time.perf_counter(), "OK"
-        most = self.app.config.deadline_seconds
+        most = method.deadline or self.app.config.deadline_seconds
         try:
             async with asyncio.timeout(most if timeout is None else min(timeout, most)):
                 await self._admit(call, request)

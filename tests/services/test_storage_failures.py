@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -12,9 +13,11 @@ import pytest
 from google.api.httpbody_pb2 import HttpBody
 from thecloud.v1 import storage_pb2 as pb
 
+from drivers.objects import Stored
 from rest_shim import streams
 from server import app as server_app
 from server import quota
+from server.config import Config
 from server.services import storage_lives
 from tests import crash
 from tests.conftest import Cloud, Person, running_cloud, until
@@ -87,10 +90,9 @@ async def test_a_body_that_breaks_off_leaves_nothing(cloud: Cloud, ada: Person) 
     assert list(cloud.objects.blobs.values()) == [b"whole"]
 
 
-async def test_more_than_an_object_may_have(empty_database: str, tmp_path: Any) -> None:
-    async with running_cloud(empty_database, tmp_path) as cloud:
-        config = replace(cloud.app.config, object_bytes=1000)
-        object.__setattr__(cloud.app, "config", config)
+async def test_more_than_an_object_may_have(empty_database: str, tmp_path: Path) -> None:
+    config = Config(data=tmp_path, grpc="127.0.0.1:0", object_bytes=1000)
+    async with running_cloud(empty_database, tmp_path, config) as cloud:
         ada = await cloud.person()
         await bucket(ada)
         await put(ada, "assets/a", b"x" * 1000)
@@ -241,6 +243,24 @@ async def test_what_is_overwritten_while_it_is_looked_up_is_looked_up_again(clou
     cloud.objects.get = late  # type: ignore[method-assign]
     reply = await ada.rest.get("/storage/assets/a")
     assert (reply.content, reply.headers["content-length"]) == (b"newer", "5")
+
+
+async def test_putting_parts_together_may_take_long(empty_database: str, tmp_path: Path) -> None:
+    config = Config(data=tmp_path, grpc="127.0.0.1:0", deadline_seconds=0.5)
+    async with running_cloud(empty_database, tmp_path, config) as cloud:
+        ada = await cloud.person()
+        await bucket(ada)
+        id = (await ada.rest.post("/storage/multipart/init/assets/a")).json()["id"]
+        await ada.rest.put(f"/storage/multipart/upload/{id}/parts?part=1", content=b"x")
+        compose = cloud.objects.compose
+
+        async def slow(*arguments: Any) -> Stored:
+            await asyncio.sleep(1)  # longer than any other call may take
+            return await compose(*arguments)
+
+        cloud.objects.compose = slow  # type: ignore[method-assign]
+        assert (await ada.rest.post(f"/storage/multipart/complete/{id}")).status_code == 200
+        assert await text(ada, "assets/a") == "x"
 
 
 async def test_what_comes_and_goes_is_in_the_change_log(cloud: Cloud, ada: Person) -> None:

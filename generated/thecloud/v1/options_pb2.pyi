@@ -33,7 +33,7 @@ class ErrorRule(_message.Message):
     def __init__(self, code: _Optional[_Union[_code_pb2.Code, str]] = ..., http: _Optional[int] = ..., json: _Optional[str] = ...) -> None: ...
 
 class Rule(_message.Message):
-    __slots__ = ("anyone", "signed_in", "permission", "target", "audit", "quota", "rate_limit", "live", "tenant_field", "action", "wider_permission")
+    __slots__ = ("anyone", "signed_in", "permission", "target", "audit", "quota", "rate_limit", "live", "tenant_field", "action", "wider_permission", "deadline_seconds")
     ANYONE_FIELD_NUMBER: _ClassVar[int]
     SIGNED_IN_FIELD_NUMBER: _ClassVar[int]
     PERMISSION_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,7 @@ class Rule(_message.Message):
     TENANT_FIELD_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     WIDER_PERMISSION_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     anyone: bool
     signed_in: bool
     permission: str
@@ -56,7 +57,8 @@ class Rule(_message.Message):
     tenant_field: str
     action: str
     wider_permission: str
-    def __init__(self, anyone: _Optional[bool] = ..., signed_in: _Optional[bool] = ..., permission: _Optional[str] = ..., target: _Optional[str] = ..., audit: _Optional[str] = ..., quota: _Optional[_Iterable[str]] = ..., rate_limit: _Optional[_Union[RateLimit, _Mapping]] = ..., live: _Optional[bool] = ..., tenant_field: _Optional[str] = ..., action: _Optional[str] = ..., wider_permission: _Optional[str] = ...) -> None: ...
+    deadline_seconds: int
+    def __init__(self, anyone: _Optional[bool] = ..., signed_in: _Optional[bool] = ..., permission: _Optional[str] = ..., target: _Optional[str] = ..., audit: _Optional[str] = ..., quota: _Optional[_Iterable[str]] = ..., rate_limit: _Optional[_Union[RateLimit, _Mapping]] = ..., live: _Optional[bool] = ..., tenant_field: _Optional[str] = ..., action: _Optional[str] = ..., wider_permission: _Optional[str] = ..., deadline_seconds: _Optional[int] = ...) -> None: ...
 
 class RateLimit(_message.Message):
     __slots__ = ("per_minute", "key", "bucket")

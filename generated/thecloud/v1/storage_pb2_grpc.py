@@ -218,7 +218,8 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompleteMultipartUpload(self, request, context):
-        """Makes the object of all parts there are, in the order of their numbers, which may have gaps.
+        """Makes the object of all parts there are, in the order of their numbers, which may have gaps. Of
+        gigabytes that takes a while.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
