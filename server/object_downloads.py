@@ -13,7 +13,7 @@ from thecloud.v1 import options_pb2
 from server.errors import ApiError
 from server.object_rows import Object
 
-PIECE = 2**20  # bytes of one response
+PIECE = 2**17  # bytes of one response, which a slow reader has to take within `slow_reader_seconds`
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from drivers.objects import NoRoom, Stored
 from server import db, quota
 from server.errors import ApiError, quota_exceeded
-from server.object_rows import USAGE, Bucket
+from server.object_rows import USAGE
 
 if TYPE_CHECKING:
     from server.app import App
@@ -43,7 +43,6 @@ class Received:
     id: UUID
     stored: Stored
     content_type: str  # what its beginning looks like
-    bucket: Bucket | None = None
 
 
 async def receive(app: "App", tenant_id: UUID, first: Any, more: AsyncIterator[Any]) -> Received:

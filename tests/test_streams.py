@@ -12,6 +12,7 @@ import httpx
 import pytest
 import uvicorn
 from google.api.httpbody_pb2 import HttpBody
+from thecloud.v1 import options_pb2
 
 from rest_shim import app as rest
 from rest_shim import streams
@@ -189,10 +190,23 @@ async def test_a_stream_goes_on_after_the_last_event(server: Server, api: httpx.
 
 
 async def test_a_head_of_a_stream_is_refused(server: Server, api: httpx.AsyncClient) -> None:
-    for path in ("/follow", "/download/a"):
-        reply = await api.head(path)
-        assert (reply.status_code, reply.headers["allow"]) == (405, "GET")
+    reply = await api.head("/follow")
+    assert (reply.status_code, reply.headers["allow"]) == (405, "GET")
     assert server.service.requests == []
+
+
+async def test_the_first_raw_bytes_say_how_the_answer_begins(server: Server, api: httpx.AsyncClient) -> None:
+    first = HttpBody(content_type="text/csv", data=b"bc")
+    first.extensions.add().Pack(
+        options_pb2.Head(status=206, headers={"content-length": "3", "content-range": "bytes 1-3/9"})
+    )
+    server.service.script = script(first, HttpBody(data=b"d"))
+    reply = await api.get("/download/a")
+    assert (reply.status_code, reply.content, reply.headers["content-range"]) == (206, b"bcd", "bytes 1-3/9")
+    server.service.script = script(first, forever())
+    head = await api.head("/download/a")
+    assert (head.status_code, head.content, head.headers["content-length"]) == (206, b"", "3")
+    await server.closed()
 
 
 async def test_raw_bytes_come_in_parts_of_the_first_ones_type(server: Server, api: httpx.AsyncClient) -> None:

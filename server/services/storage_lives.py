@@ -93,7 +93,8 @@ async def reconcile_rule(app: "App", id: UUID) -> timedelta | None:
         )
     for each in found:
         async with app.db.transaction() as tx:
-            await object_rows.hide(tx, bucket, each["key"], rule.user_id, before=before)
+            if now := await db.find(tx, Bucket, bucket.id, lock=True):  # which may keep versions since
+                await object_rows.hide(tx, now, each["key"], rule.user_id, before=before)
     return timedelta(0) if len(found) == BATCH else None
 
 

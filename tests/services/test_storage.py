@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
+from server import object_rows
 from server.services import storage_lives
 from tests.conftest import Cloud, Person
 
@@ -216,6 +217,15 @@ class TestObjects:
                     break
             assert found == await keys(ada, **query)
         assert (await ada.rest.get("/storage/assets?prefix=a&page_token=%25")).status_code == 400
+
+
+@pytest.mark.parametrize(("prefix", "following"), [
+    ("a", "b"), ("logs/", "logs0"), ("a\ud7ff", "a\ue000"), ("a\U0010ffff", "b"), ("\U0010ffff", None), ("", None),
+])  # fmt: skip
+def test_what_comes_after_a_prefix(prefix: str, following: str | None) -> None:
+    assert object_rows.beyond(prefix) == following
+    if following and prefix:
+        assert f"{prefix}\U0010ffff\U0010ffff".encode() < following.encode()
 
 
 class TestParts:
