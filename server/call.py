@@ -91,6 +91,7 @@ class Call:
     decision: Decision | None = None  # why it was denied
     tx: db.Tx = None  # type: ignore[assignment]  # a live method has none
     prepared: Any = None  # what the method's prepare_… found out before the transaction
+    undo: Callable[[], Awaitable[None]] | None = None  # of what prepare_… made, should nothing come of it
     headers: dict[str, str] = field(default_factory=dict)  # of the reply
 
     @property

@@ -290,6 +290,24 @@ class Pipeline:
 
     async def _perform(self, call: Call, request: Message, act: "Act") -> Message:
         """Steps 5 to 8, in one transaction. One that loses a deadlock is begun again."""
+        try:
+            response = await self._commit(call, request, act)
+        except ApiError:  # after which nothing is committed for sure
+            await self._undo(call)
+            raise
+        if "idempotency-replayed" in call.headers:
+            await self._undo(call)
+        return response
+
+    async def _undo(self, call: Call) -> None:
+        """Take back what was prepared in vain. Where that fails, it is the sweepers' to find."""
+        if call.undo:
+            try:
+                await call.undo()
+            except Exception as exception:
+                log.warning("undo_failed", rpc=call.method.full_name, error=repr(exception))
+
+    async def _commit(self, call: Call, request: Message, act: "Act") -> Message:
         for attempt in range(1, TRIES + 1):
             try:
                 async with self.app.db.transaction(call.principal.email, call.request_id) as call.tx:

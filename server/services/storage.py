@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -136,7 +137,7 @@ class StorageService:
             raise invalid("key", "this wants 1 to 1,024 bytes, and none of them zero")
         async with self.app.db.reading() as tx:
             await own_bucket(tx, first.bucket, call.tenant_id)
-        return await object_uploads.receive(self.app, call.tenant_id, first, more)
+        return await self._receive(call, first, more)
 
     async def UploadObject(self, call: Call, request: pb.UploadObjectRequest) -> pb.Object:
         bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
@@ -215,7 +216,7 @@ class StorageService:
             raise invalid("part", "this wants the number of the part, 1 to 10,000")
         async with self.app.db.reading() as tx:
             await db.get(tx, Upload, id, call.tenant_id)
-        return await object_uploads.receive(self.app, call.tenant_id, first, more)
+        return await self._receive(call, first, more)
 
     async def UploadPart(self, call: Call, request: pb.UploadPartRequest) -> pb.Part:
         received: Received = call.prepared
@@ -243,6 +244,7 @@ class StorageService:
             stored = await store.compose(id, ids)
         except NoRoom:
             raise object_uploads.no_room() from None
+        call.undo = partial(store.delete, id)
         async with aclosing(store.get(id, 0, min(stored.size_bytes, object_uploads.SNIFFED))) as pieces:
             beginning = await anext(pieces, b"")
         return Received(id, stored, object_uploads.looks_like(beginning)), ids
@@ -299,6 +301,11 @@ class StorageService:
     def _need_here(self, row: Object | Part) -> None:
         if row.host != self._host:
             raise ApiError("UNAVAILABLE", f"this is on host {row.host}; ask that host's server")
+
+    async def _receive(self, call: Call, first: Any, more: AsyncIterator[Any]) -> Received:
+        received = await object_uploads.receive(self.app, call.tenant_id, first, more)
+        call.undo = partial(self.app.drivers.objects.delete, received.id)
+        return received
 
     async def _store(self, call: Call, bucket: Bucket, key: str, received: Received, content_type: str) -> Object:
         stored = received.stored

@@ -135,8 +135,20 @@ async def test_as_many_objects_as_the_quota_allows(cloud: Cloud, ada: Person) ->
     assert (await ada.rest.put("/storage/assets/b", content=b"x")).status_code == 403
     assert (await ada.rest.delete("/storage/assets/a")).status_code == 204
     assert await used(cloud, ada) == (2, 23)
+    assert len(cloud.objects.blobs) == 3, "nothing of what was refused; the one overwritten waits to be deleted"
+    await cloud.settle()
+    assert len(cloud.objects.blobs) == 2
     await limit(cloud, ada, "buckets", 1)
     assert (await ada.rest.post("/storage/buckets", json={"name": "second"})).status_code == 403
+
+
+async def test_a_repeated_upload_keeps_no_second_blob(cloud: Cloud, ada: Person) -> None:
+    await bucket(ada)
+    headers = {"idempotency-key": "k"}
+    made = [await put(ada, "assets/a", b"x", **headers) for _ in range(2)]
+    assert made[0] == made[1]
+    assert len(cloud.objects.blobs) == 1
+    assert await text(ada, "assets/a") == "x"
 
 
 async def test_what_was_stored_and_never_said_is_collected(cloud: Cloud, ada: Person) -> None:
