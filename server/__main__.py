@@ -63,7 +63,7 @@ def up(
     app.check_exposure(config)
     config = replace(config, data=process.data_folder(config.data))
     if engines:
-        fix_engines()
+        fix_engines(config)
     supervise.up(config, lambda running: announce(config, running))
 
 
@@ -300,10 +300,12 @@ def database_of(config: Config) -> str:
     return file.read_text()
 
 
-def fix_engines() -> None:
+def fix_engines(config: Config) -> None:
+    """Those without which nothing starts: the database's, and what the compute drivers are named after."""
     from server import engines
 
-    for engine in engines.ENGINES[:2]:
+    names = {"postgresql", *map(str.strip, config.compute.split(","))}
+    for engine in (each for each in engines.ENGINES if each.name in names):
         finding = engines.fix(engine, lambda text: typer.echo(text, err=True))
         if finding.advice:
             typer.echo(f"{engine.name}, for {engine.purpose}: {finding.advice}", err=True)

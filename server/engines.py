@@ -15,6 +15,23 @@ from server import postgres
 PATIENCE = 30.0  # seconds for an engine to answer after its start
 DOCKER_SOCKET = Path("/var/run/docker.sock")
 LIBVIRT_SOCKET = "/run/libvirt/libvirt-sock"
+# With Debian's own, libvirt starts machines only where systemd has made cgroups and users for them.
+QEMU_SETTINGS = """user = "root"
+group = "root"
+remember_owner = 0
+security_driver = "none"
+cgroup_controllers = [ ]
+namespaces = [ ]
+"""
+# In a mount namespace, where these settings ($0) take the place of a file in which nobody has set anything.
+START_LIBVIRT = """
+grep -q '^[[:space:]]*[^#[:space:]]' /etc/libvirt/qemu.conf || {
+  mkdir -p /run/thecloud && printf %s "$0" > /run/thecloud/qemu.conf &&
+  mount --bind /run/thecloud/qemu.conf /etc/libvirt/qemu.conf
+}
+/usr/sbin/virtlogd -d
+/usr/sbin/libvirtd -d
+"""
 
 
 @dataclass(frozen=True)
@@ -98,12 +115,15 @@ def libvirt_answers() -> bool:
 
 
 def start_libvirt() -> None:
-    """Start libvirtd, and what keeps the logs of consoles, the way this machine starts services, else by hand."""
+    """Start libvirtd, and what keeps the logs of consoles, the way this machine starts services, else by hand.
+
+    By hand they get settings that start machines without systemd, unless there are some: no file is changed.
+    """
     if Path("/run/systemd/system").exists():
         subprocess.run([*as_root(), "systemctl", "start", "virtlogd", "libvirtd"], check=False)
         return
-    for program in ("virtlogd", "libvirtd"):
-        subprocess.run([*as_root(), f"/usr/sbin/{program}", "-d"], check=False)
+    namespace = ("unshare", "--mount", "--propagation", "slave")  # what the host mounts later is seen in it
+    subprocess.run([*as_root(), *namespace, "sh", "-c", START_LIBVIRT, QEMU_SETTINGS], check=False)
 
 
 def no_cluster_of_its_own() -> None:

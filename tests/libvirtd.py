@@ -16,18 +16,12 @@ import libvirt
 from drivers.contracts import InstanceSpec
 from drivers.libvirt import LibvirtCompute
 from drivers.libvirt_engine import run_events
+from server.engines import QEMU_SETTINGS
 from tests.drivers.contract import until
 
 PATIENCE = 20.0
 BOOT = 90.0  # seconds for the guest to be ready: ten, on a machine that does nothing else
 FOLDERS = ("etc/libvirt", "var/lib/libvirt", "var/log/libvirt", "var/cache/libvirt", "run/libvirt")
-QEMU = """user = "root"
-group = "root"
-remember_owner = 0
-security_driver = "none"
-cgroup_controllers = [ ]
-namespaces = [ ]
-"""
 SOCKETS = 'auth_unix_rw = "none"\nunix_sock_group = "root"\n'
 
 
@@ -41,7 +35,7 @@ class Libvirtd:
         for folder in FOLDERS:
             (self.folder / folder).mkdir(parents=True)
             Path("/", folder).mkdir(parents=True, exist_ok=True)
-        (self.folder / "etc/libvirt/qemu.conf").write_text(QEMU)
+        (self.folder / "etc/libvirt/qemu.conf").write_text(QEMU_SETTINGS)
         (self.folder / "etc/libvirt/libvirtd.conf").write_text(SOCKETS)
         self.uri = f"qemu+unix:///system?socket={self.folder}/run/libvirt/libvirt-sock"
         self._logger = self._run("virtlogd")
