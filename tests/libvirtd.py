@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -55,12 +56,17 @@ class Libvirtd:
         self._daemon.send_signal(signal.SIGKILL)
         self._daemon.wait()
 
-    def close(self) -> None:
+    def clear(self) -> None:
+        """Have no machine left."""
         connection = libvirt.open(self.uri)
         for domain in connection.listAllDomains():
-            if domain.isActive():
+            with suppress(libvirt.libvirtError):
                 domain.destroy()
+            domain.undefine()
         connection.close()
+
+    def close(self) -> None:
+        self.clear()
         self.kill()
         self._logger.kill()
         self._logger.wait()
