@@ -23,6 +23,9 @@ from tests.drivers.contract import until
 PATIENCE = 20.0
 BOOT = 90.0  # seconds for the guest to be ready: ten, on a machine that does nothing else
 FOLDERS = ("etc/libvirt", "var/lib/libvirt", "var/log/libvirt", "var/cache/libvirt", "run/libvirt")
+SCREENS = (
+    5900 + os.getpid() % 90
+)  # their first port: of several libvirtds that look for a free one, two may find the same
 SOCKETS = 'auth_unix_rw = "none"\nunix_sock_group = "root"\n'
 
 
@@ -36,7 +39,7 @@ class Libvirtd:
         for folder in FOLDERS:
             (self.folder / folder).mkdir(parents=True)
             Path("/", folder).mkdir(parents=True, exist_ok=True)
-        (self.folder / "etc/libvirt/qemu.conf").write_text(QEMU_SETTINGS)
+        (self.folder / "etc/libvirt/qemu.conf").write_text(f"{QEMU_SETTINGS}remote_display_port_min = {SCREENS}\n")
         (self.folder / "etc/libvirt/libvirtd.conf").write_text(SOCKETS)
         self.uri = f"qemu+unix:///system?socket={self.folder}/run/libvirt/libvirt-sock"
         self._logger = self._run("virtlogd")
