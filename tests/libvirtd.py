@@ -23,9 +23,8 @@ from tests.drivers.contract import until
 PATIENCE = 20.0
 BOOT = 90.0  # seconds for the guest to be ready: ten, on a machine that does nothing else
 FOLDERS = ("etc/libvirt", "var/lib/libvirt", "var/log/libvirt", "var/cache/libvirt", "run/libvirt")
-SCREENS = (
-    5900 + os.getpid() % 90
-)  # their first port: of several libvirtds that look for a free one, two may find the same
+# Of several libvirtds that look for a free port for a screen at once, two may find the same: each begins elsewhere.
+SCREENS = 5900 + os.getpid() % 90
 SOCKETS = 'auth_unix_rw = "none"\nunix_sock_group = "root"\n'
 
 
