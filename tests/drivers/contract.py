@@ -477,7 +477,11 @@ class ComputeContract:
         self.needs("pause", "stats")
         assert isinstance(driver, SupportsStats)
         await settled(driver, replace(spec, power="PAUSED"))
-        assert (await driver.stats(spec.id)).cpu_percentage == pytest.approx(0, abs=1)
+
+        async def at_rest() -> bool:
+            return (await driver.stats(spec.id)).cpu_percentage < 1
+
+        await until(at_rest)  # a machine monitor has a little to do after a start
 
     async def test_a_console_answers_what_is_typed(self, driver: ComputeDriver, spec: InstanceSpec) -> None:
         self.needs("console")
