@@ -50,6 +50,14 @@ class PortBinding:
     container: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wire:
+    """What a virtual machine's interface depends on in the network that it is plugged into."""
+
+    mtu: int | None = None  # None: the usual one
+    offloads: bool = True  # whether what it sends may come without checksums, and is cut where it is too long
+
+
 @dataclass(frozen=True)
 class Attachment:
     """What an instance in a VPC is told of its network, which a network driver plugs it into."""
@@ -61,6 +69,7 @@ class Attachment:
     mac: str | None = None
     prefix_length: int | None = None
     gateway: str | None = None
+    wire: Wire = Wire()
 
 
 DiskFormat = Literal["qcow2", "raw"]
@@ -342,13 +351,14 @@ class SupportsScreen(Protocol):
 
 @runtime_checkable
 class SupportsSnapshots(Protocol):
-    """Can make an image of an instance."""
+    """Can make an image of an instance, running or not."""
 
-    async def snapshot(self, id: UUID, path: Path) -> None:
-        """Have what is on the instance's own disk at this moment in a new file, from which others can start.
+    def snapshot(self, id: UUID) -> AsyncIterator[bytes]:
+        """A file with what is on the instance's own disk at this moment, from which others can start.
 
-        The instance goes on meanwhile. What is not written yet in it is not in the file. Raises LookupError when
-        there is no instance. Cut off, it may be called again, with the same path or another.
+        What the instance has not written by then is not in it; it may stand still for that moment, and goes on
+        meanwhile. Raises LookupError when there is no instance. Cut off, it leaves nothing that the next one, or
+        delete(), does not remove.
         """
         ...
 

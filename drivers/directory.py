@@ -7,22 +7,21 @@ and renamed once it is whole. A volume that grows has a mark beside it until its
 
 import asyncio
 import shutil
-import subprocess
-from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
+from drivers import ext4
 from drivers.contracts import Refused
 from drivers.volumes import VolumeSeen
 
 GIB = 2**30
-OPTIONS = "loop,nodev,nosuid"
-PATIENCE = 600.0  # seconds of one command: copies take long
 NEW, GROWING = ".new", ".growing"
 
 
 class DirectoryVolumes:
     """See VolumeDriver. Everything is below `folder`."""
+
+    one_host = True
 
     def __init__(self, folder: Path) -> None:
         self._volumes, self._snapshots, self._mounts = (folder / name for name in ("disks", "snapshots", "mounts"))
@@ -44,6 +43,12 @@ class DirectoryVolumes:
     async def mount(self, id: UUID) -> str:
         return await asyncio.to_thread(self._mount, id)
 
+    async def open(self, id: UUID) -> str:
+        disk = self._volumes / f"{id}"
+        if not await asyncio.to_thread(disk.exists):
+            raise LookupError(f"volume {id} is not on this host")
+        return str(disk)
+
     async def unmount(self, id: UUID) -> None:
         await asyncio.to_thread(self._unmount, id)
 
@@ -62,13 +67,12 @@ class DirectoryVolumes:
             self._make(disk, size_gb, snapshot_id)
         mark = disk.with_suffix(GROWING)
         if disk.stat().st_size < size_gb * GIB or mark.exists():
-            if self._device(id):
+            if ext4.device(self._mounts / f"{id}"):
                 raise Refused(f"volume {id} is in use; it grows when it is not")
             mark.touch()
-            run("truncate", "--size", f"{max(disk.stat().st_size, size_gb * GIB)}", str(disk))
+            ext4.run("truncate", "--size", f"{max(disk.stat().st_size, size_gb * GIB)}", str(disk))
             if not opaque:
-                checked = run("e2fsck", "-f", "-p", str(disk), fine=(0, 1))  # 1: something was mended
-                run("resize2fs", str(disk), said=checked)
+                ext4.grow(str(disk))
             mark.unlink()
         seen = self._observe(id)
         assert seen is not None
@@ -79,9 +83,8 @@ class DirectoryVolumes:
         new = disk.with_suffix(NEW)
         new.unlink(missing_ok=True)
         if snapshot_id is None:
-            run("truncate", "--size", f"{size_gb * GIB}", str(new))
-            run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "assume_storage_prezeroed=1", str(new))
-            run("debugfs", "-w", "-R", "set_inode_field / mode 040777", str(new))  # whoever the container's user is
+            ext4.run("truncate", "--size", f"{size_gb * GIB}", str(new))
+            ext4.make(str(new))
         else:
             source = self._snapshots / f"{snapshot_id}"
             if not source.exists():
@@ -98,7 +101,7 @@ class DirectoryVolumes:
         if disk.with_suffix(GROWING).exists():
             size = 0  # nobody knows: it is finished by the next apply
         return VolumeSeen(
-            size_gb=size // GIB, path=str(disk), folder=str(folder) if self._device(id) else None
+            size_gb=size // GIB, folder=str(folder) if ext4.device(folder) else None
         )  # fmt: skip
 
     def _delete(self, id: UUID) -> None:
@@ -109,39 +112,23 @@ class DirectoryVolumes:
         disk, folder = self._volumes / f"{id}", self._mounts / f"{id}"
         if not disk.exists():
             raise LookupError(f"volume {id} is not on this host")
-        if not self._device(id):
-            folder.mkdir(parents=True, exist_ok=True)
-            run("mount", "-o", OPTIONS, str(disk), str(folder))
-            with suppress(OSError):
-                (folder / "lost+found").rmdir()  # programs take an empty folder for their data, and no other
+        if not ext4.device(folder):
+            ext4.mount(str(disk), folder, options=f"loop,{ext4.OPTIONS}")
         return str(folder)
 
     def _unmount(self, id: UUID) -> None:
-        folder = self._mounts / f"{id}"
-        while self._device(id):
-            run("umount", str(folder))
-        if folder.exists():
-            folder.rmdir()
+        ext4.unmount(self._mounts / f"{id}")
 
     def _snapshot(self, id: UUID, snapshot_id: UUID) -> None:
         kept, disk = self._snapshots / f"{snapshot_id}", self._volumes / f"{id}"
         if kept.exists():
             return
-        if not disk.exists() or self._device(id):
+        if not disk.exists() or ext4.device(self._mounts / f"{id}"):
             raise Refused(f"volume {id} is in use, or not on this host")
         kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         new = kept.with_suffix(NEW)
         copy(disk, new)
         new.rename(kept)
-
-    def _device(self, id: UUID) -> str | None:
-        """The loop device that the volume is mounted from."""
-        folder = str((self._mounts / f"{id}").resolve())
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            parts = line.split()
-            if parts[4] == folder:
-                return parts[parts.index("-") + 2]
-        return None
 
 
 def ids(folder: Path) -> set[UUID]:
@@ -161,13 +148,4 @@ def copy(source: Path, target: Path) -> None:
     used, free = source.stat().st_blocks * 512, shutil.disk_usage(target.parent).free
     if used > free:
         raise Refused(f"this host has {free // 2**20} MiB left, and {used // 2**20} MiB are needed")
-    run("cp", "--sparse=always", "--reflink=auto", str(source), str(target))
-
-
-def run(*command: str, fine: tuple[int, ...] = (0,), said: str = "") -> str:
-    """What the command says. Raises RuntimeError with that when it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-    said += done.stdout + done.stderr
-    if done.returncode not in fine:
-        raise RuntimeError(f"{' '.join(command)}: {said.strip()[-500:]}")
-    return said
+    ext4.run("cp", "--sparse=always", "--reflink=auto", str(source), str(target))

@@ -109,10 +109,11 @@ class DockerCompute:
                     await self._engine.containers.container(name(id)).delete(force=True, v=True, timeout=LIMIT_OF_STOP)
                 except DockerError as error:
                     if error.status == 404:
-                        return
+                        break
                     if error.status != 409:
                         raise
                     await asyncio.sleep(0.05)
+        await self._archives.forget_snapshot(id)
 
     async def check(self, spec: InstanceSpec) -> None:
         await self._check_size(spec)
@@ -138,6 +139,13 @@ class DockerCompute:
 
     async def list_images(self) -> set[UUID]:
         return await self._archives.list()
+
+    async def snapshot(self, id: UUID) -> AsyncGenerator[bytes]:
+        box = await self._inspect(id)
+        if box is None:
+            raise LookupError(f"there is no instance {id}")
+        async for piece in self._archives.snapshot(id, box["Id"]):
+            yield piece
 
     async def capacity(self) -> Capacity:
         info = await self._engine.system.info()

@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 import tarfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from uuid import UUID
 
 from aiodocker import Docker, DockerError
@@ -21,6 +21,7 @@ from drivers.docker_images import ENGINE_IS_AWAY, REPOSITORY
 PROMPT = 5.0  # seconds that a call waits for what it has begun
 LONGEST = 30 * 60.0  # seconds of one load
 PIECE = 2**20
+SNAPSHOT = "snapshot-"  # begins the tag of an image that is taken of an instance
 
 
 class Archives:
@@ -57,17 +58,35 @@ class Archives:
         if load := self._loads.pop(id, None):
             load.cancel()
             await asyncio.gather(load, return_exceptions=True)
-        try:
-            await self._engine().images.delete(self.name(id))
-        except DockerError as error:
-            if error.status != 404:
-                raise
+        await self._delete(self.name(id))
 
     async def list(self) -> set[UUID]:
         filters = json.dumps({"reference": [self._repository]})
         found = await self._engine()._query_json("images/json", params={"filters": filters})
-        tags = (tag for image in found for tag in image["RepoTags"] or ())
-        return {UUID(tag.rpartition(":")[2]) for tag in tags if tag.startswith(f"{self._repository}:")}
+        tags = (tag for image in found for tag in image["RepoTags"] or () if tag.startswith(f"{self._repository}:"))
+        return {UUID(tag[-36:]) for tag in tags if SNAPSHOT not in tag}
+
+    async def snapshot(self, id: UUID, container: str) -> AsyncGenerator[bytes]:
+        """The container's image with what was changed in it, as an archive. It is in the engine meanwhile."""
+        try:
+            await self._engine().containers.container(container).commit(
+                repository=self._repository, tag=f"{SNAPSHOT}{id}"
+            )  # fmt: skip
+            async with self._engine().images.export_image(f"{self._repository}:{SNAPSHOT}{id}") as archive:
+                async for piece in archive.iter_chunked(PIECE):
+                    yield piece
+        finally:
+            await self.forget_snapshot(id)
+
+    async def forget_snapshot(self, id: UUID) -> None:
+        await self._delete(f"{self._repository}:{SNAPSHOT}{id}")
+
+    async def _delete(self, name: str) -> None:
+        try:
+            await self._engine().images.delete(name)
+        except DockerError as error:
+            if error.status != 404:
+                raise
 
     async def _has(self, id: UUID) -> bool:
         try:

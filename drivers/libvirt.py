@@ -15,6 +15,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_args
@@ -50,6 +51,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FOLDER = Path("/var/lib/thecloud-libvirt")
+PIECE = 2**20
+THREADS = 16  # of calls that wait: one for each instance that is being stopped
 AGAIN = 1.0  # seconds after which the power button is pressed once more: a machine that boots does not heed it
 NEVER = (
     libvirt.VIR_ERR_INVALID_ARG,
@@ -94,10 +97,13 @@ class LibvirtCompute:
         self._engine = Engine(uri)
         self._virt_type = virt_type
         self._patience = patience
+        # Its own: a libvirtd that hangs keeps nothing else of this process waiting.
+        self._threads = ThreadPoolExecutor(THREADS, "libvirt")
 
     async def close(self) -> None:
         """Give up the connection. What runs goes on running."""
-        await asyncio.to_thread(self._engine.close)
+        await self._do(self._engine.close)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def apply(self, spec: InstanceSpec) -> InstanceSeen:
         return await self._do(self._apply, spec)
@@ -149,8 +155,15 @@ class LibvirtCompute:
             raise LookupError(f"instance {id} does not run")
         return Screen(*await asyncio.open_connection("127.0.0.1", port))
 
-    async def snapshot(self, id: UUID, path: Path) -> None:
-        await self._do(self._with, id, lambda domain: copy_disk(domain, self._files(id), path))
+    async def snapshot(self, id: UUID) -> AsyncGenerator[bytes]:
+        path = self._files(id).snapshot
+        try:
+            await self._do(self._with, id, lambda domain: copy_disk(domain, self._files(id).disk, path))
+            with path.open("rb") as file:
+                while piece := await asyncio.to_thread(file.read, PIECE):
+                    yield piece
+        finally:
+            path.unlink(missing_ok=True)
 
     async def attach_volume(self, id: UUID, volume: Volume) -> None:
         await self._do(self._with, id, lambda domain: attach(domain, volume))
@@ -164,7 +177,8 @@ class LibvirtCompute:
     async def _do(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """What this returns, done in a thread, with libvirt's errors in the contract's words."""
         try:
-            return await asyncio.to_thread(work, *arguments, **named)
+            done = self._threads.submit(work, *arguments, **named)
+            return await asyncio.wrap_future(done)
         except libvirt.libvirtError as error:
             raise told(error) from error
 

@@ -40,6 +40,11 @@ class Files:
     def console(self) -> Path:
         return self.folder / "console.log"
 
+    @property
+    def snapshot(self) -> Path:
+        """A copy of the disk, while it is taken."""
+        return self.folder / "snapshot.qcow2"
+
     def make(self, spec: InstanceSpec) -> None:
         """Have the files there that a first start needs. What was made before is left as it is."""
         assert spec.disk

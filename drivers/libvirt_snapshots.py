@@ -12,35 +12,38 @@ from xml.sax.saxutils import quoteattr
 import libvirt
 
 from drivers.libvirt_engine import forgiving, wrong_state
-from drivers.libvirt_files import Files, qemu_img
+from drivers.libvirt_files import qemu_img
 from drivers.libvirt_xml import disks
 
 LONGEST = 3600.0  # seconds of one copy
 ENDED = (libvirt.VIR_DOMAIN_JOB_COMPLETED, libvirt.VIR_DOMAIN_JOB_FAILED, libvirt.VIR_DOMAIN_JOB_CANCELLED)
 
 
-def copy_disk(domain: Any, files: Files, path: Path) -> None:
+def copy_disk(domain: Any, disk: Path, path: Path) -> None:
     """Have the machine's disk at `path`, as qcow2 that needs no other file."""
     path.unlink(missing_ok=True)
     if domain.isActive():
         _back_up(domain, path)
     else:
-        qemu_img("convert", "-O", "qcow2", str(files.disk), str(path), patience=LONGEST)
+        qemu_img("convert", "-O", "qcow2", str(disk), str(path), patience=LONGEST)
 
 
 def _back_up(domain: Any, path: Path) -> None:
     with forgiving(wrong_state):  # the job of a server that died, for a file that nobody waits for
         domain.abortJob()
     others = "".join(f"<disk name={quoteattr(name)} backup='no'/>" for name in disks(domain.XMLDesc()) if name != "vda")
-    domain.backupBegin(f"""<domainbackup mode='push'><disks>
+    domain.backupBegin(
+        f"""<domainbackup mode='push'><disks>
   <disk name='vda' backup='yes' type='file'><driver type='qcow2'/><target file={quoteattr(str(path))}/></disk>{others}
-</disks></domainbackup>""")
+</disks></domainbackup>""",
+        None,
+    )
     deadline = time.monotonic() + LONGEST
-    while domain.jobStats(0).get("type", domain.jobInfo()[0]) not in (libvirt.VIR_DOMAIN_JOB_NONE, *ENDED):
+    while domain.jobInfo()[0] not in (libvirt.VIR_DOMAIN_JOB_NONE, *ENDED):
         if time.monotonic() > deadline:
             domain.abortJob()
             raise TimeoutError("the copy of the disk takes too long")
         time.sleep(0.1)
     ended = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
-    if not ended.get("success", ended.get("type") == libvirt.VIR_DOMAIN_JOB_COMPLETED):
+    if ended.get("type") != libvirt.VIR_DOMAIN_JOB_COMPLETED:
         raise RuntimeError(f"the copy of the disk failed: {ended.get('errmsg', 'libvirt does not say why')}")

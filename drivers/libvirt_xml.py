@@ -91,9 +91,10 @@ def domain(spec: InstanceSpec, name: str, cloud_id: str, files: Files, virt_type
 
 
 def disk(volume: Volume) -> str:
-    return f"""<disk type='file' device='disk'>
+    kind, source = ("block", "dev") if volume.path.startswith("/dev/") else ("file", "file")
+    return f"""<disk type='{kind}' device='disk'>
   <driver name='qemu' type='{volume.format}' discard='unmap'/>
-  <source file={quoteattr(volume.path)}/>
+  <source {source}={quoteattr(volume.path)}/>
   <target dev={quoteattr(volume.device)} bus='virtio'/>
   {"<readonly/>" if volume.read_only else ""}
   <serial>{serial(volume.id)}</serial>
@@ -105,11 +106,13 @@ def interface(id: UUID, attachment: Attachment) -> str:
     """A link of which the host's end is a tap that libvirt makes at each start, and nothing else touches."""
     if attachment.mac is None:
         raise ValueError("a virtual machine in a VPC has to be told its MAC")
+    mtu = f"<mtu size='{attachment.wire.mtu}'/>" if attachment.wire.mtu else ""  # the guest hears of it too
+    offloads = "" if attachment.wire.offloads else "<driver><host csum='off'/></driver>"  # nor is it told to cut then
     return f"""<interface type='ethernet'>
   <mac address='{attachment.mac}'/>
   <target dev='{tap(id)}'/>
-  <model type='virtio'/>
-  <rom enabled='no'/>
+  <model type='virtio'/>{offloads}
+  <rom enabled='no'/>{mtu}
 </interface>"""
 
 

@@ -11,7 +11,9 @@ without that route was left half done and is made anew.
 """
 
 import asyncio
+import errno
 import hashlib
+import socket
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,16 +25,17 @@ from drivers import linux_kernel as kernel
 from drivers import linux_names as names
 from drivers import linux_parts as parts
 from drivers import linux_plan as plan
+from drivers.contracts import Wire
 from drivers.linux_kernel import HOST
 from drivers.linux_plan import IGW, External, Publisher, link
 from drivers.linux_record import Record, Records
-from drivers.network import ElasticIp, Topology
+from drivers.network import METADATA, ElasticIp, Topology
 
 STATE = Path("/run/thecloud-network")
 
 
 class LinuxNetwork:
-    """See NetworkDriver. It keeps apart from other clouds on the same host by `cloud_id`."""
+    """See NetworkDriver and SupportsMetadata. It keeps apart from other clouds on the same host by `cloud_id`."""
 
     one_host = True
     publishes = True
@@ -62,6 +65,15 @@ class LinuxNetwork:
     async def list(self) -> set[UUID]:
         there = {*await asyncio.to_thread(kernel.namespaces), *await asyncio.to_thread(names.served)}
         return {UUID(name.removeprefix(self._prefix)) for name in there if name.startswith(self._prefix)}
+
+    async def wire(self) -> Wire:
+        return Wire()
+
+    async def routers(self) -> dict[UUID, int]:
+        return await asyncio.to_thread(self._routers)
+
+    async def listen(self, vpc_id: UUID) -> socket.socket:
+        return await asyncio.to_thread(self._listen, vpc_id)
 
     def _name(self, vpc_id: UUID) -> str:
         return f"{self._prefix}{vpc_id}"
@@ -182,6 +194,20 @@ class LinuxNetwork:
             (self._state / f"{name}.lock").unlink()
         for peering in record.topology.peerings if record else ():
             self._apply_again(peering.peer_vpc_id)
+
+    def _routers(self) -> dict[UUID, int]:
+        own = (name for name in kernel.namespaces() if name.startswith(self._prefix))
+        seen = {UUID(name.removeprefix(self._prefix)): kernel.identity(kernel.file_of(name)) for name in own}
+        return {id: identity for id, identity in seen.items() if identity is not None}
+
+    def _listen(self, vpc_id: UUID) -> socket.socket:
+        try:
+            return kernel.bound_there(kernel.file_of(self._name(vpc_id)), METADATA, 80)
+        except OSError as error:
+            # No file; a file without a namespace; a namespace without the address.
+            if error.errno in (errno.ENOENT, errno.EINVAL, errno.EADDRNOTAVAIL):
+                raise LookupError(f"VPC {vpc_id} has no router yet") from None
+            raise
 
     def _names_of_peers(self, topology: Topology) -> dict[UUID, str]:
         """The namespaces of the peers that are there."""

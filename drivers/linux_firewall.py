@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from drivers.linux_plan import IGW, PUBLISH, Publisher, forwarders, link
-from drivers.network import Group, Port, Rule, Topology
+from drivers.network import METADATA, Group, Port, Rule, Topology
 
 
 @dataclass
@@ -160,6 +160,12 @@ def filter_forwarded(ip: Table, topology: Topology, publisher: Publisher | None)
     if any(port.hostnames for port in topology.ports):
         asked += ["udp dport 53", "tcp dport 53"]
     mine = [f"ip saddr @addresses ip daddr @gateways {what} accept" for what in asked]
+    # Not of forwarders, which may send with the address of another instance.
+    to_metadata = f"ip daddr {METADATA} tcp dport 80"
+    mine += [
+        f"{to_metadata} ct state new limit rate over 500/second burst 500 packets drop",
+        f"{to_metadata} iifname . ether saddr . ip saddr @senders accept",
+    ]
     ip.chain("input", ['iifname "lo" accept', *mine], "type filter hook input priority filter; policy drop;")
 
 

@@ -103,6 +103,23 @@ def entered(path: str) -> Iterator[None]:
         os.close(home)
 
 
+def bound_there(path: str, address: str, port: int) -> socket.socket:
+    """A TCP socket in the namespace of that file. Other processes may bind it too, and it sends one hop far."""
+    with entered(path):
+        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        for level, option in (
+            (socket.SOL_SOCKET, socket.SO_REUSEADDR), (socket.SOL_SOCKET, socket.SO_REUSEPORT),
+            (socket.IPPROTO_IP, socket.IP_TTL),
+        ):  # fmt: skip
+            made.setsockopt(level, option, 1)
+        made.bind((address, port))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
 HOST = "/proc/thread-self/ns/net"  # where this process is
 
 

@@ -10,7 +10,7 @@ from drivers import linux_plan as plan
 from drivers.linux_kernel import LAST, Netlink
 from drivers.linux_plan import IGW, PEER, PUBLISH, UNREACHABLE, External, Publisher, RouteSpec, RuleSpec, link
 from drivers.linux_record import Record
-from drivers.network import Port, Subnet, Topology
+from drivers.network import METADATA, Port, Subnet, Topology
 
 TAKEN = 0  # in the place of the number on the host of a tap that is there no longer
 
@@ -107,10 +107,10 @@ def neighbour(vpc: Netlink, name: str, address: str, mac: str) -> None:
 
 
 def set_gateways(vpc: Netlink, topology: Topology) -> None:
-    """The router answers for the gateway addresses on every link, having them on none in particular."""
+    """The router answers for METADATA and the gateways on every link, having their addresses on none in particular."""
     number = kernel.index("lo")
     there = {one for one in vpc.addresses("lo") if not one.startswith("127.")}
-    wanted = {f"{subnet.gateway_ip}/32" for subnet in topology.subnets}
+    wanted = {f"{address}/32" for address in (METADATA, *(subnet.gateway_ip for subnet in topology.subnets))}
     for address in there - wanted:
         vpc.do("addr", "del", index=number, address=address.partition("/")[0], prefixlen=32)
     for address in wanted - there:

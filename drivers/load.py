@@ -38,14 +38,14 @@ class Drivers:
 
 def load(
     *, compute: str, network: str, cloud_id: str, publish: str, external: str, data: Path, smtp_url: str,
-    mail_from: str, ovn: Mapping[str, str] | None = None, libvirt: Mapping[str, Any] | None = None,
+    mail_from: str, volumes: str = "directory", ovn: Mapping[str, str] | None = None,
+    libvirt: Mapping[str, Any] | None = None, rbd: Mapping[str, str] | None = None,
 ) -> Drivers:  # fmt: skip
     """The drivers by name; `compute` may have several. Raises LookupError for one that there is not, ValueError for a
     range that is none.
 
-    `ovn` and `libvirt` have what the drivers of these names are made with, such as where their daemons are.
+    `ovn`, `libvirt` and `rbd` have what the drivers of these names are made with, such as where their daemons are.
     """
-    from drivers.directory import DirectoryVolumes
     from drivers.mail import Outbox, Smtp
 
     known = {"docker": "DockerCompute", "libvirt": "LibvirtCompute"}
@@ -56,10 +56,12 @@ def load(
     networks = find("network", network, {"linux": "LinuxNetwork", "ovn": "OvnNetwork"})
     special = ovn or {} if network == "ovn" else {"publish_address": publish}
     networking = networks(cloud_id, External.of(external), **special)
-    volumes = DirectoryVolumes(data / "volumes")
+    keeping = find("volumes", volumes, {"directory": "DirectoryVolumes", "rbd": "RbdVolumes"})
+    folder = data / "volumes"
+    disks = keeping(cloud_id, folder, **rbd or {}) if volumes == "rbd" else keeping(folder)
     mail: Mailer = Smtp(smtp_url, mail_from) if smtp_url else Outbox(data / "outbox", mail_from)
     closing = [*(each.close for each in computing.values()), *([networking.close] if network == "ovn" else [])]
-    return Drivers(computing, networking, volumes, mail, closing)
+    return Drivers(computing, networking, disks, mail, closing)
 
 
 def find(kind: str, name: str, known: dict[str, str]) -> Any:

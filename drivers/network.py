@@ -19,7 +19,8 @@ What holds for packets:
   gateway goes what routes lead to it, in one direction, while the table of the gateway's own
   subnet leads everything (0.0.0.0/0) to the internet gateway.
 - A peering joins two VPCs and no third, and carries what both have routes for.
-- Nothing reaches addresses of the host, link-local addresses (169.254.0.0/16) or routers of other VPCs.
+- Nothing reaches addresses of the host, link-local addresses (169.254.0.0/16) or routers of other VPCs. Of a driver
+  that `SupportsMetadata`, an instance reaches TCP port 80 of METADATA, whatever its routes and groups are.
   Of its own router an instance may ping the gateway address and ask it for names: those of the VPC's
   ports have their address, others do not exist.
 - A published port of the host leads to its instance whatever the groups say. The instance sees
@@ -28,11 +29,14 @@ What holds for packets:
 tests/drivers/network_contract.py is this text as tests; every driver passes it.
 """
 
+import socket
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 from uuid import UUID
 
-from drivers.contracts import PortBinding
+from drivers.contracts import PortBinding, Wire
+
+METADATA = "169.254.169.254"
 
 Direction = Literal["ingress", "egress"]
 Transport = Literal["tcp", "udp", "icmp", "all"]
@@ -198,4 +202,26 @@ class NetworkDriver(Protocol):
 
     async def list(self) -> set[UUID]:
         """The VPCs of this cloud that there is anything of."""
+        ...
+
+    async def wire(self) -> Wire:
+        """What a virtual machine on this host has to be made for, to be plugged in here."""
+        ...
+
+
+@runtime_checkable
+class SupportsMetadata(Protocol):
+    """Can have this process answer the instances of a VPC at METADATA."""
+
+    async def routers(self) -> dict[UUID, int]:
+        """The VPCs whose router is on this host, each with a number that changes when the router is made anew."""
+        ...
+
+    async def listen(self, vpc_id: UUID) -> socket.socket:
+        """A socket bound to TCP port 80 of METADATA in that VPC, as other processes may have too.
+
+        Only the VPC's own instances reach it, each as its own address, and what it sends goes one hop. It keeps the
+        router that it was made with alive: close it once `routers` has another, or none. Raises LookupError when
+        there is no router, or one that is just being made.
+        """
         ...

@@ -20,6 +20,7 @@ from drivers import linux_names as names
 from drivers import ovn_database as database
 from drivers import ovn_groups
 from drivers import ovn_plug as plugs
+from drivers.contracts import Wire
 from drivers.linux_external import locked
 from drivers.linux_plan import External
 from drivers.network import Topology
@@ -67,6 +68,10 @@ class OvnNetwork:
 
     async def list(self) -> set[UUID]:
         return await asyncio.to_thread(self._list)
+
+    async def wire(self) -> Wire:
+        in_user_space = await asyncio.to_thread(plugs.is_in_user_space, self._switch)
+        return Wire(mtu=plugs.MTU, offloads=not in_user_space)
 
     async def close(self) -> None:
         for one in (self._northbound, self._southbound, self._switch):
@@ -203,10 +208,12 @@ class OvnNetwork:
         """What is in place, where these parts are not."""
         bridge = plugs.bridge_to(self._switch, self._network)
         guarded = bridge is None or not gateways(wanted) or plugs.is_outside(self._external, bridge)
-        here = {one.port: one for one in plugs.present(self._switch, self._cloud) if one.working}
+        present = plugs.present(self._switch, self._cloud)
+        here = {one.port: one for one in present if one.working}
         name = self._name(wanted.vpc_id)
         plugged = plugs.wanted(wanted, name)
         missing = {id for id, plug in plugged.items() if id not in here or here[id].plug != str(plug)}
+        missing |= {one.port for one in present} - set(here)
         whole = not wrong & {("vpc", None), ("routes", None)}
         named = ("names", None) not in wrong and wanted.vpc_id.hex not in missing
         named &= not plugs.needs_names(wanted) or names.serving(name, plugs.at_server(wanted))

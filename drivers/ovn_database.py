@@ -26,7 +26,7 @@ from drivers.ovn_rows import Key, Row, Rows, gateways, peer_port
 
 TABLES = (
     "Logical_Router", "Logical_Router_Port", "Logical_Router_Policy", "Logical_Router_Static_Route", "NAT",
-    "Gateway_Chassis", "Logical_Switch", "Logical_Switch_Port", "Load_Balancer", "Port_Group", "ACL",
+    "Gateway_Chassis", "Logical_Switch", "Logical_Switch_Port", "Load_Balancer", "Port_Group", "ACL", "QoS",
 )  # fmt: skip
 CLOUD, VPC, ROW, TOPOLOGY = "thecloud", "thecloud-vpc", "thecloud-row", "thecloud-topology"
 TRANSITS = IPv4Network("169.254.0.0/17")  # of links between routers

@@ -24,6 +24,9 @@ def render(topology: Topology) -> Rows:
     port_group(rows, every, topology.ports, (
         # Who may send for others could say that it is the router.
         ("from-lport", NEVER, f"arp && arp.spa == {gateways}", "drop"),
+        # The router answers for all of a subnet: a machine that asks who else has its address would hear of one.
+        *(("from-lport", NEVER, f'inport == "{port.id.hex}" && arp.tpa == {port.address}', "drop")
+          for port in topology.ports if port.tap),
         ("from-lport", DROP, "1", "drop"), ("to-lport", DROP, "1", "drop"),
         ("from-lport", GATE, "arp", "allow"), ("to-lport", GATE, "arp", "allow"),
         # A question that went to a gateway address is seen here with the server's from its second packet on.

@@ -1,11 +1,13 @@
 """Instances of this host on its switch, and the host in the external network.
 
-A port is plugged with a link between the switch and the instance's namespace. The switch's own row of
-that interface is the record of it: it is there before the link is and goes after it, and tells what
-was made. A link is never made anew with the same name: the switch would go on with the old one.
+A port is plugged with a link between the switch and the instance's namespace, or with the tap that a
+virtual machine is behind. The switch's own row of that interface is the record of it: it is there before
+the link is and goes after it, and tells what was made. A link is never made anew with the same name: the
+switch would go on with the old one. A tap is, by its machine: the switch is made to forget the old one first.
 
-What comes in over such a link reaches the host's own network too, beside the switch: a firewall on
-each link drops it there, where the switch has its copy already.
+What comes in over a link of a switch in user space reaches the host's own network too, beside the switch:
+a firewall on each link drops it there, where the switch has its copy already. The kernel's switch takes it
+away, and would get nothing past such a firewall.
 """
 
 import fcntl
@@ -33,6 +35,7 @@ from drivers.ovn_rows import NAMES, has_names, mac
 MTU = 1442  # what a tunnel between machines leaves of 1500
 NO_PREFIX_ROUTE = 0x200
 SIOCETHTOOL, SET_TX_CHECKSUM = 0x8946, 0x17
+OWN = "o-"  # how the names of links begin that are made here
 PLUG, RATE, PORT = "thecloud-plug", "thecloud-rate", "iface-id"
 
 
@@ -54,7 +57,7 @@ class Plug:
 
     port: Port
     subnet: Subnet
-    identity: int  # of the namespace
+    identity: int  # of the namespace, or the number of the tap
 
     def __str__(self) -> str:
         parts = (self.identity, self.port.name, self.port.mac, self.port.address, self.subnet.cidr,
@@ -63,12 +66,13 @@ class Plug:
 
 
 def living(topology: Topology) -> dict[UUID, int]:
-    """Of the ports whose instance runs on this host, the identity of its namespace."""
+    """Of the ports whose instance runs on this host, the identity of its namespace or the number of its tap."""
     own = kernel.identity(HOST)
     found = {port.id: kernel.identity(port.netns) for port in topology.ports if port.netns}
     if own in found.values():
         raise ValueError("a port would be plugged into the namespace of the host")
-    return {id: identity for id, identity in found.items() if identity is not None}
+    found |= {port.id: kernel.index(port.tap) for port in topology.ports if port.tap}
+    return {id: identity for id, identity in found.items() if identity}
 
 
 def wanted(topology: Topology, servers: str) -> dict[str, Plug]:
@@ -134,17 +138,23 @@ def plug_all(switch: Database, cloud: str, vpc_id: UUID, plugs: dict[str, Plug])
             limit(one.name, plug.port)
             switch.change(partial(note, {one.name: plug}))
     unplug(switch, cloud, old)
-    new = {f"o-{secrets.token_hex(6)}": plug for id, plug in plugs.items() if id not in kept}
+    new = {plug.port.tap or f"{OWN}{secrets.token_hex(6)}": plug for id, plug in plugs.items() if id not in kept}
     if new:
+        if not switch.wait(has_forgotten):
+            raise TimeoutError("this host's switch does not let go of what is unplugged; is ovs-vswitchd running?")
         switch.change(lambda tables, txn: add(tables, txn, cloud, vpc_id, new))
-        sums = is_in_user_space(switch)
+        in_user_space = is_in_user_space(switch)
         for name, plug in new.items():
-            link(cloud, name, plug)
-            if sums and plug.port.netns:
-                sum_itself(plug.port.netns, plug.port.name)
+            link(cloud, name, plug, in_user_space)
         switch.change(partial(note, new))
         switch.wait(lambda tables: all(one.working for one in there(tables, cloud) if one.name in new))
     return bool(new)
+
+
+def has_forgotten(tables: Tables) -> bool:
+    """Whether the switch did all it was asked to. A new tap may have the name of one that it was to forget."""
+    everything = only(tables["Open_vSwitch"])
+    return bool(everything.cur_cfg >= everything.next_cfg)
 
 
 def note(done: dict[str, Plug], tables: Tables, _: Txn) -> None:
@@ -175,7 +185,10 @@ def unplug(switch: Database, cloud: str, names: Iterable[str]) -> None:
         return
     with kernel.inside(HOST) as host:
         for name in gone:
-            host.remove(name)
+            if name.startswith(OWN):
+                host.remove(name)
+            elif number := kernel.index(name):
+                host.do("link", "set", index=number, state="down")
             kernel.nft(unguard(table(cloud), name))
 
     def forget(tables: Tables, _: Txn) -> None:
@@ -183,6 +196,9 @@ def unplug(switch: Database, cloud: str, names: Iterable[str]) -> None:
             for port in bridge.ports:
                 if port.name in gone:
                     bridge.delvalue("ports", port)
+        everything = only(tables["Open_vSwitch"])
+        everything.verify("next_cfg")  # others count there too
+        everything.next_cfg += 1  # has the switch tell when it did
 
     switch.change(forget)
     if not present(switch, cloud):
@@ -205,23 +221,35 @@ def unguard(table: str, name: str) -> str:
     return f"add table {table}\nadd chain {table} {name}\ndelete chain {table} {name}\n"
 
 
-def link(cloud: str, name: str, plug: Plug) -> None:
+def link(cloud: str, name: str, plug: Plug, in_user_space: bool) -> None:
     """The link of an interface, guarded before it is up."""
-    port, subnet = plug.port, plug.subnet
-    assert port.netns
+    port = plug.port
     with kernel.inside(HOST) as host:
-        with outer.opened(port.netns) as namespace:
-            host.do("link", "add", ifname=name, kind="veth", mtu=MTU,
-                    peer={"ifname": port.name, "net_ns_fd": namespace, "address": port.mac, "mtu": MTU})  # fmt: skip
-        if not kernel.index(name):
-            raise RuntimeError(f"the instance of port {port.id} has a link {port.name} that is not ours")
-        kernel.nft(guard(table(cloud), name))
+        if port.netns:
+            join(host, name, port)
+        if kernel.index(name) != plug.identity and port.tap:
+            raise RuntimeError(f"the tap {port.tap} went away")
+        if in_user_space:
+            kernel.nft(guard(table(cloud), name))
         kernel.setting(f"ipv6/conf/{name}/disable_ipv6", "1")
-        host.up(name)
+        host.do("link", "set", index=kernel.index(name), mtu=MTU, state="up")
     if port.mbps is not None:
         limit(name, port)
-    with kernel.inside(port.netns) as instance:
-        settle(instance, port, subnet)
+    if port.netns:
+        with kernel.inside(port.netns) as instance:
+            settle(instance, port, plug.subnet)
+        if in_user_space:
+            sum_itself(port.netns, port.name)
+
+
+def join(host: Netlink, name: str, port: Port) -> None:
+    """A pair of links, of which the other is in the instance's namespace."""
+    assert port.netns
+    with outer.opened(port.netns) as namespace:
+        host.do("link", "add", ifname=name, kind="veth", mtu=MTU,
+                peer={"ifname": port.name, "net_ns_fd": namespace, "address": port.mac, "mtu": MTU})  # fmt: skip
+    if not kernel.index(name):
+        raise RuntimeError(f"the instance of port {port.id} has a link {port.name} that is not ours")
 
 
 def settle(instance: Netlink, port: Port, subnet: Subnet) -> None:
@@ -248,12 +276,15 @@ def sum_itself(namespace: str, name: str) -> None:
 
 
 def limit(name: str, port: Port) -> None:
-    """The rate at both ends of the link: what the instance gets, and what it sends."""
-    assert port.netns
+    """The rate at both ends of the link: what the instance gets, and what it sends.
+
+    Into a virtual machine nobody reaches: what that sends over its rate is dropped by OVN.
+    """
     with kernel.inside(HOST) as host:
         bound(host, name, port.mbps)
-    with kernel.inside(port.netns) as instance:
-        bound(instance, port.name, port.mbps)
+    if port.netns:
+        with kernel.inside(port.netns) as instance:
+            bound(instance, port.name, port.mbps)
 
 
 # The external network

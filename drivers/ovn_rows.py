@@ -6,7 +6,8 @@ address of the external network is one of its own.
 
 Routes are policies of the VPC's router, since a policy may depend on the subnet a packet came from
 and wins over what the router knows by itself: the subnets it is in. Every instance speaks to the
-router alone (a rule allows nothing else), so that within a subnet routes hold as well.
+router alone (a rule allows nothing else), so that within a subnet routes hold as well. Who asks for
+another's MAC is told the router's, since a virtual machine takes its whole subnet to be there.
 """
 
 import hashlib
@@ -116,16 +117,17 @@ def subnets(topology: Topology, rows: Rows) -> Iterator[str]:
     leading = forwarders(topology)
     for subnet in topology.subnets:
         part: Part = ("subnet", subnet.id)
+        ports = [port for port in topology.ports if port.subnet_id == subnet.id]
         here, to_router, of_router = [], f"r-{subnet.id.hex}", f"s-{subnet.id.hex}"
-        for port in topology.ports:
-            if port.subnet_id == subnet.id:
-                here.append(("Logical_Switch_Port", port.id.hex))
-                rows[here[-1]] = instance(port, port.id in leading)
-        rows["Logical_Switch_Port", to_router] = to_port_of_router(part, to_router, of_router)
+        for port in ports:
+            here.append(("Logical_Switch_Port", port.id.hex))
+            rows[here[-1]] = instance(port, port.id in leading)
+        answered = {"arp_proxy": " ".join(port.address for port in ports)} if ports else {}
+        rows["Logical_Switch_Port", to_router] = to_port_of_router(part, to_router, of_router, **answered)
         rows["Logical_Switch", subnet.id.hex] = Row(part, {
             "name": subnet.id.hex, "other_config": {"mcast_snoop": "false"},
             "ports": frozenset([*here, ("Logical_Switch_Port", to_router)]),
-            "load_balancer": asked,
+            "load_balancer": asked, "qos_rules": frozenset(rates(ports, rows)),
         })  # fmt: skip
         length = IPv4Network(subnet.cidr).prefixlen
         rows["Logical_Router_Port", of_router] = Row(part, {
@@ -167,11 +169,24 @@ def has_names(topology: Topology) -> bool:
 
 
 def instance(port: Port, leading: bool) -> Row:
+    """With "unknown", which nobody sends to, OVN does not tell others the MAC; the router is asked in its place."""
     whole = f"{port.mac} {port.address}"
     return Row(("port", port.id), {
-        "name": port.id.hex, "addresses": frozenset([whole]),
+        "name": port.id.hex, "addresses": frozenset([whole, "unknown"]),
         "port_security": frozenset([port.mac if leading else whole]),
     })  # fmt: skip
+
+
+def rates(ports: list[Port], rows: Rows) -> Iterator[Key]:
+    """What virtual machines may send: at once, what was left unused in the last second. Others limit themselves."""
+    for port in ports:
+        if port.tap and port.mbps is not None:
+            kilobits = port.mbps * 1000
+            rows["QoS", port.id.hex] = Row(("port", port.id), {
+                "direction": "from-lport", "priority": LAST, "match": f'inport == "{port.id.hex}"',
+                "bandwidth": {"rate": kilobits, "burst": kilobits},
+            })  # fmt: skip
+            yield "QoS", port.id.hex
 
 
 def to_port_of_router(part: Part, name: str, of_router: str, **options: str) -> Row:
@@ -218,7 +233,7 @@ def policies(topology: Topology, rows: Rows, around: Surroundings) -> Iterator[K
 
 def resolve(route: Route, topology: Topology, around: Surroundings, near: str) -> tuple[str, str | None, str]:
     """The action of a route, where it leads, and what alone it is for, if not for all. The rest is dropped."""
-    ports = {port.id: port for port in topology.ports if port.netns is not None}
+    ports = {port.id: port for port in topology.ports if port.netns or port.tap}
     match route.target:
         case "local":
             return "allow", None, near

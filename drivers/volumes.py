@@ -16,12 +16,14 @@ class VolumeSeen:
     """A volume that is there."""
 
     size_gb: int
-    path: str  # of the raw disk, for virtual machines
+
     folder: str | None = None  # where what is in it is mounted, if it is
 
 
 class VolumeDriver(Protocol):
     """Keeps the volumes of one host, or of all."""
+
+    one_host: bool  # a volume is on the host that made it; else all hosts see the same volumes, and one uses it
 
     async def apply(
         self, id: UUID, size_gb: int, snapshot_id: UUID | None = None, *, opaque: bool = False
@@ -53,8 +55,18 @@ class VolumeDriver(Protocol):
         """
         ...
 
+    async def open(self, id: UUID) -> str:
+        """The path of the disk, for a virtual machine of this host. May be repeated.
+
+        Raises LookupError when there is no such volume.
+        """
+        ...
+
     async def unmount(self, id: UUID) -> None:
-        """Have it mounted no longer, with everything written. Not mounted is success."""
+        """Have it mounted no longer, nor open, with everything written. Neither is success.
+
+        A virtual machine that has it has let go of it before.
+        """
         ...
 
     async def snapshot(self, id: UUID, snapshot_id: UUID) -> None:

@@ -38,6 +38,7 @@ class Image(Provisioned):
     virtual_size_bytes: int
     checksum: str | None  # of the file, which is there when this is
     source_url: str | None  # of an import
+    instance_id: UUID | None  # that it is taken of; it may be gone by now
     expected_bytes: int | None  # of an import, as its server says
     validator: str | None  # ETag or Last-Modified of what was received so far
 

@@ -37,6 +37,8 @@ class Instance(Provisioned):
     netns: str | None  # where it runs, while it does so in a VPC
     tap: str | None  # the same of a virtual machine
     container_id: str | None
+    ssh_keys: list[str]  # as they were at the launch: lines of authorized_keys, each with the key's name as comment
+    user_data: str
 
 
 I = Instance.TABLE.c  # noqa: E741

@@ -74,12 +74,12 @@ class Buckets:
     def __init__(self) -> None:
         self._full_at: dict[Hashable, float] = {}
 
-    def take(self, bucket: Hashable, per_minute: int) -> float:
-        """Take a token; 0, or the seconds until there is one."""
-        now, each = time.monotonic(), 60 / per_minute
+    def take(self, bucket: Hashable, burst: int, window: float = 60.0) -> float:
+        """Take a token of a bucket that is filled in so many seconds; 0, or the seconds until there is one."""
+        now, each = time.monotonic(), window / burst
         full_at = max(self._full_at.get(bucket, 0.0), now) + each
-        if full_at > now + 60:
-            return full_at - now - 60
+        if full_at > now + window:
+            return full_at - now - window
         if len(self._full_at) > 100_000:
             self._full_at = {key: at for key, at in self._full_at.items() if at > now}
         self._full_at[bucket] = full_at

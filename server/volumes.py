@@ -153,8 +153,9 @@ async def disks(app: "App", attached: Iterable[Volume]) -> tuple[contracts.Volum
     found = []
     for volume in attached:
         if volume.device and not volume.detaching:
-            seen = await app.drivers.volumes.apply(volume.id, volume.size_gb, volume.snapshot_id, opaque=True)
-            found.append(contracts.Volume(id=volume.id, path=seen.path, format="raw", device=volume.device))
+            await app.drivers.volumes.apply(volume.id, volume.size_gb, volume.snapshot_id, opaque=True)
+            path = await app.drivers.volumes.open(volume.id)
+            found.append(contracts.Volume(id=volume.id, path=path, format="raw", device=volume.device))
     return tuple(found)
 
 
@@ -166,6 +167,8 @@ def paths(attached: Iterable[Volume]) -> tuple[tuple[UUID, str], ...]:
 async def let_go(app: "App", attached: Iterable[Volume]) -> None:
     """Those of the volumes are free that were on their way off when `attached` was read: the instance has none now."""
     leaving = [volume.id for volume in attached if volume.detaching]
+    for id in leaving:
+        await app.drivers.volumes.unmount(id)
     if leaving:
         async with app.db.transaction() as tx:
             for id in leaving:

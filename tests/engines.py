@@ -3,10 +3,13 @@
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Callable
 from importlib.util import find_spec
 
 import pytest
+
+from tests import ceph
 
 
 def _docker() -> bool:
@@ -43,6 +46,13 @@ def _libvirt() -> bool:
     return os.geteuid() == 0 and there and find_spec("libvirt") is not None
 
 
+def _ceph() -> bool:
+    """As root only, with rbd in the kernel. A Ceph that is there is named, or its programs make one."""
+    kernel = os.path.exists("/sys/bus/rbd") or subprocess.run(["modprobe", "-q", "rbd"]).returncode == 0
+    programs = ("rbd",) if "THECLOUD_TEST_CEPH_CONF" in os.environ else ceph.PROGRAMS
+    return os.geteuid() == 0 and all(shutil.which(program, path=ceph.PATH) for program in programs) and kernel
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "docker": _docker,
     "nftables": _nftables,
@@ -50,15 +60,20 @@ PROBES: dict[str, Callable[[], bool]] = {
     "loop devices": _loop_devices,
     "ovn": _ovn,
     "libvirt": _libvirt,
+    "ceph": _ceph,
 }
+# Those that CI does not have to have, and what they want. Their tests are in shrinking/skipped.txt.
+OPTIONAL = {"ceph": "it wants ceph-mon, ceph-osd and ceph-common, and rbd in the kernel: see docs/volumes.md"}
 
 
 def require(name: str) -> None:
-    """Go on only when the engine answers. REQUIRE_ENGINES=docker,… or all makes a missing one a failure."""
+    """Go on only when the engine answers. REQUIRE_ENGINES=docker,… or all makes a missing one a failure; `all` has
+    none that is optional."""
     if PROBES[name]():
         return
-    reason = f"the engine {name} does not answer: `thecloud doctor` tells what to install or start"
+    advice = OPTIONAL.get(name, "`thecloud doctor` tells what to install or start")
+    reason = f"the engine {name} does not answer: {advice}"
     required = os.environ.get("REQUIRE_ENGINES", "").split(",")
-    if name in required or "all" in required:
+    if name in required or ("all" in required and name not in OPTIONAL):
         pytest.fail(reason)
     pytest.skip(reason)

@@ -37,6 +37,7 @@ def streams(method: MethodDescriptor) -> bool:
     return bool(method.client_streaming or method.server_streaming)
 
 
+PUBLIC_KEY = f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'A' * 43}"
 POLICY = {"name": "p", "statements": [{"effect": "Allow", "action": ["instance:read"], "resource": ["*"]}]}
 READS = ("List", "Get", "Watch", "Search", "Tail", "Export", "Simulate", "Explain", "Replay", "Check")
 
@@ -54,7 +55,7 @@ def valid(method: MethodDescriptor, **fixed: str) -> Message:
         "request_id": "some-request", "days": 1, "resource_id": str(uuid4()), "amount": 10.0,
         "destination_cidr": "0.0.0.0/0", "target_type": 2, "target_id": str(uuid4()), "direction": 1, "port_min": 80,
         "port_max": 80, "port": 80, "cidr": "10.0.0.0/8", "eip_id": str(uuid4()), "destination_address": "10.0.0.1",
-        "size_gb": 1, "url": "http://example.com/disk.img",
+        "size_gb": 1, "url": "http://example.com/disk.img", "public_key": PUBLIC_KEY,
     }  # fmt: skip
     request: Any = GetMessageClass(method.input_type)()
     if "statements" in method.input_type.fields_by_name:
@@ -85,10 +86,11 @@ def required(field: FieldDescriptor) -> bool:
 
 
 async def storage(person: Person) -> dict[str, str]:
-    """Somebody's volume and a snapshot of it, by kind."""
+    """Somebody's volume, a snapshot of it, and an SSH key, by kind."""
     volume = (await person.rest.post("/volumes", json={"name": "data", "size_gb": 1})).json()["id"]
     snapshot = (await person.rest.post("/snapshots", json={"volume_id": volume})).json()["id"]
-    return {"volume": volume, "snapshot": snapshot}
+    key = (await person.rest.post("/ssh-keys", json={"name": "laptop", "public_key": PUBLIC_KEY})).json()["id"]
+    return {"volume": volume, "snapshot": snapshot, "ssh_key": key}
 
 
 async def call(cloud: Cloud, method: MethodDescriptor, data: bytes, metadata: Any = ()) -> grpc.StatusCode:
@@ -257,7 +259,7 @@ async def test_what_only_reads_writes_nothing(cloud: Cloud, ada: Person) -> None
     await ada.rest.put("/billing/budget", json={"amount": 10})
     tables = ("instances", "changes", "audit_log", "work", "users", "tenants", "members", "idempotency_keys",
               "budgets", "vpcs", "subnets", "route_tables", "routes", "security_rules", "elastic_ips",
-              "subnet_addresses", "volumes", "snapshots", "images")  # fmt: skip
+              "subnet_addresses", "volumes", "snapshots", "images", "ssh_keys")  # fmt: skip
 
     async def counts() -> list[int]:
         return [await cloud.value(f"select count(*) from {table}") for table in tables]

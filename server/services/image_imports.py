@@ -91,7 +91,12 @@ async def _fetch(app: "App", row: Image, part: Part) -> None:
     """One turn: receive, and when all is there keep it."""
     if not (row.expected_bytes and part.size == row.expected_bytes):
         await _receive(app, row, part)
-    await _still_wanted(app, row, part, part.size)
+    await keep(app, row, part)
+
+
+async def keep(app: "App", row: Image, part: Part) -> None:
+    """Have the part, of which all is there, be the image's file. Raises BadImage, and what still_wanted does."""
+    await still_wanted(app, row, part, part.size)
     whole = await image_rows.look_at(app, part, await blocking(part.sync))
     async with app.db.transaction() as tx:
         now = await db.find(tx, Image, row.id, lock=True)
@@ -109,7 +114,7 @@ async def _receive(app: "App", row: Image, part: Part) -> None:
         headers = {"Range": f"bytes={part.size}-", "If-Range": row.validator}
     async with egress.opened(Guard.of(app.config), row.source_url, headers) as response:
         total = _agree(part, response)
-        await _still_wanted(app, row, part, total)
+        await still_wanted(app, row, part, total)
         if total is not None and part.size == total:
             return
         validator = _validator(response)
@@ -157,7 +162,7 @@ async def _note(app: "App", row: Image, total: int | None, validator: str | None
             await db.update(tx, row, expected_bytes=total, validator=validator)
 
 
-async def _still_wanted(app: "App", row: Image, part: Part, size: int | None) -> None:
+async def still_wanted(app: "App", row: Image, part: Part, size: int | None) -> None:
     """Raise when the file would have more bytes than it may, or the image is not wanted any longer."""
     async with app.db.reading() as tx:
         now = await db.find(tx, Image, row.id)
@@ -186,7 +191,7 @@ async def _read(
                 raise Unreachable("the server sent more than it said")
             if clock() - looked > LOOK_AGAIN:
                 looked = clock()
-                await _still_wanted(app, row, part, part.size + len(held))
+                await still_wanted(app, row, part, part.size + len(held))
             if clock() - began > TURN:
                 if resumable:
                     raise Interrupted

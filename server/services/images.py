@@ -22,8 +22,9 @@ from server.db import Tx
 from server.errors import ApiError, invalid, not_found
 from server.image_rows import GIB, Image, failed, store
 from server.image_uploads import Received
+from server.instances import Instance
 from server.provision import ask, create, observed, pending, reconciles
-from server.services import image_imports
+from server.services import image_imports, image_snapshots
 from server.work import NotYet, every, nudge
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class ImageService:
         if received.whole is not None:
             row = await store(self.app.config, call.tx, row, received.whole)
         elif row.status == "ERROR":
-            row = await ask(call.tx, row, status="PENDING", source_url=None)
+            row = await ask(call.tx, row, status="PENDING", source_url=None, instance_id=None)
         return self._shown(call, row)
 
     async def ImportImage(self, call: Call, request: pb.ImportImageRequest) -> pb.Image:
@@ -123,8 +124,9 @@ class ImageService:
     def _take_upload(self, call: Call, row: Image) -> None:
         """Raise unless the image may have a file uploaded, to this host."""
         writable(row, call.tenant_id)
-        if row.desired == "DELETED" or row.checksum is not None or (row.status == "PENDING" and row.source_url):
-            state = "being imported" if row.source_url and row.status == "PENDING" else row.status
+        by_itself = row.status == "PENDING" and (row.source_url or row.instance_id)
+        if row.desired == "DELETED" or row.checksum is not None or by_itself:
+            state = "being made" if by_itself else row.status
             raise ApiError("ALREADY_EXISTS", f"image {row.id} is {state} and takes no file; register another image",
                            kind="image", id=str(row.id))  # fmt: skip
         if row.host != self.app.config.host:
@@ -138,12 +140,23 @@ def to_message(app: "App", row: Image, tenant_id: UUID) -> pb.Image:
     """As somebody of this tenant sees it."""
     more: dict[str, Any] = {}
     if row.tenant_id != tenant_id:
-        more["source_url"] = None
+        more["source_url"] = more["instance_id"] = None
     if row.status == "PENDING" and row.checksum is None and row.host == app.config.host:
         more["received_bytes"] = received = image_files.received_bytes(app.config, row.id)
         if row.expected_bytes:
             more["progress_percent"] = min(100, 100 * received // row.expected_bytes)
     return db.to_message(row, **more)  # type: ignore[no-any-return]
+
+
+async def take(app: "App", tx: Tx, instance: Instance, user_id: UUID, name: str, description: str) -> pb.Image:
+    """Ask for an image of an instance."""
+    source = await started_from(tx, instance.image)
+    row = await create(
+        tx, Image, id=uuid4(), desired="ACTIVE", status="PENDING", tenant_id=instance.tenant_id, user_id=user_id,
+        host=instance.host, name=name, description=description, os=source.os if source else "linux",
+        version=source.version if source else "", format="", is_public=False, instance_id=instance.id,
+    )  # fmt: skip
+    return to_message(app, row, instance.tenant_id)
 
 
 async def locate(tx: Tx, reference: str, tenant_id: UUID) -> Image:
@@ -234,6 +247,8 @@ async def reconcile(app: "App", row: Image) -> timedelta | None:
     if row.status not in ("PENDING", "ACTIVE"):
         return None
     if row.checksum is None:
+        if row.instance_id:
+            return await image_snapshots.take(app, row)
         return await image_imports.fetch(app, row) if row.source_url else None
     if row.format == "container":
         engine = app.drivers.archives

@@ -1,9 +1,7 @@
 """Compute instances."""
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -11,36 +9,33 @@ import sqlalchemy as sa
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
+from thecloud.v1 import images_pb2
 from thecloud.v1 import instances_pb2 as pb
 
 from drivers.contracts import (
     Attachment,
     ComputeDriver,
-    InstanceSeen,
     InstanceSpec,
     PortBinding,
     PortTaken,
     Refused,
-    Seed,
     SupportsConsole,
-    SupportsEvents,
     SupportsLogs,
     SupportsScreen,
+    SupportsSnapshots,
     SupportsStats,
     Terminal,
-    hostname,
 )
-from server import changes, console, db, enums, hosts, networks, ports, quota, rating, topology, volumes
+from server import console, db, enums, hosts, networks, ports, quota, rating, volumes
 from server.auth import ApiKey
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid, not_found, unsupported, wrong_state
 from server.image_rows import Image
 from server.instances import I, Instance, asked, compute_of, locked, need, network_changed
-from server.networks import Room, Subnet
-from server.provision import ask, create, observed, pending, reconciles, reconciling
-from server.services import images, instance_types, logs
-from server.work import NotYet, every, follows, nudge
+from server.networks import Room
+from server.provision import ask, create, reconciling
+from server.services import images, instance_types, ssh_keys
 
 if TYPE_CHECKING:
     from server.app import App
@@ -59,10 +54,6 @@ _listed = sa.and_(
     I.labels.contains(sa.bindparam("pairs", type_=postgresql.JSONB)),
     I.labels.has_all(sa.bindparam("keys", type_=postgresql.ARRAY(sa.Text))),
 )
-_of_host = (
-    sa.select(Instance.TABLE).where(I.host == sa.bindparam("host"), I.driver == sa.bindparam("driver")).order_by(I.id)
-)
-_existing = sa.select(I.id).where(I.id == sa.any_(sa.bindparam("ids", type_=postgresql.ARRAY(postgresql.UUID))))
 _key_lives = sa.select(ApiKey.TABLE.c.id).where(ApiKey.TABLE.c.id == sa.bindparam("key_id"))
 
 quota.counted("instances", 20, sa.select(sa.func.count()).select_from(Instance.TABLE).where(_tenant, _staying))
@@ -119,12 +110,14 @@ class InstanceService:
                                    f"THECLOUD_COMPUTE is {','.join(drivers.compute)}")  # fmt: skip
         if name not in drivers.compute:
             raise invalid("driver", f"there is no driver {name!r} here; there is {', '.join(drivers.compute)}")
-        if format not in drivers.compute[name].starts:
-            raise invalid("driver", f"the driver {name} starts {' and '.join(drivers.compute[name].starts)} images, "
+        compute = drivers.compute[name]
+        if format not in compute.starts:
+            raise invalid("driver", f"the driver {name} starts {' and '.join(compute.starts)} images, "
                                     f"and {request.image} is a {format} image")  # fmt: skip
+        if format != "container" and request.ports and not in_vpc(request):
+            raise unsupported("published ports of an instance in no VPC: give vpc_id or subnet_id", compute)
         if format != "container" and (request.cmd or request.env):
-            raise invalid("cmd" if request.cmd else "env", "a virtual machine runs what is on its disk: tell it more "
-                                                           "with user_data")  # fmt: skip
+            raise unsupported("command or environment of an instance: tell it more with user_data", compute)
         return name
 
     async def CreateInstance(self, call: Call, request: pb.CreateInstanceRequest) -> pb.Instance:
@@ -140,6 +133,7 @@ class InstanceService:
             bindings=ports.parse(request.ports), env=list(request.env), cmd=list(request.cmd),
             labels=dict(request.labels), metadata=dict(request.metadata), room=room,
             attached=request.volumes, as_disks=bool(image and image.format != "container"),
+            user_data=request.user_data, ssh_keys=await ssh_keys.lines(call.tx, request.ssh_key_id, call.tenant_id),
         ))  # fmt: skip
 
     async def UpdateInstance(self, call: Call, request: pb.UpdateInstanceRequest) -> pb.Instance:
@@ -193,6 +187,16 @@ class InstanceService:
         row = await db.locate(call.tx, Instance, request.id, call.tenant_id, lock=True)
         return to_message(await switch(call.tx, row, "STOPPED"))
 
+    async def SnapshotInstance(self, call: Call, request: pb.SnapshotInstanceRequest) -> images_pb2.Image:
+        row = await db.locate(call.tx, Instance, request.id, call.tenant_id)
+        compute = self.app.drivers.compute.get(row.driver)
+        if not isinstance(compute, SupportsSnapshots):
+            raise unsupported("images of instances", compute)
+        need(row, "RUNNING", "PAUSED", "STOPPED")
+        return await images.take(
+            self.app, call.tx, row, call.principal.user_id, request.name, request.description
+        )  # fmt: skip
+
     async def GetInstanceStats(self, call: Call, request: pb.GetInstanceStatsRequest) -> pb.InstanceStats:
         row, compute = await self._live(call, request.id)
         if not isinstance(compute, SupportsStats):
@@ -242,7 +246,7 @@ class InstanceService:
         self, call: Call, first: pb.AttachInstanceConsoleRequest, more: AsyncIterator[pb.AttachInstanceConsoleRequest]
     ) -> AsyncIterator[pb.AttachInstanceConsoleResponse]:
         claims = self.app.cloud.verify(first.token)
-        if claims is None or claims["instance"] != first.id:
+        if claims is None or claims.get("instance") != first.id:
             raise ApiError("UNAUTHENTICATED", "this console address has expired; ask for a new one")
         async with self.app.db.reading() as tx:
             if not await db.value(tx, _key_lives, key_id=UUID(claims["key"])):
@@ -328,7 +332,8 @@ async def check(compute: ComputeDriver, spec: InstanceSpec) -> None:
 async def launch(
     tx: Tx, place: hosts.Place, *, tenant_id: UUID, user_id: UUID, name: str, image: str, instance_type: str,
     bindings: list[PortBinding], env: list[str], cmd: list[str], labels: dict[str, str], metadata: dict[str, str],
-    room: Room | None = None, attached: volumes.Wanted = (), as_disks: bool = False,
+    room: Room | None = None, attached: volumes.Wanted = (), as_disks: bool = False, ssh_keys: Sequence[str] = (),
+    user_data: str = "",
 ) -> Instance:  # fmt: skip
     """Ask for an instance. Autoscaling groups and clusters call this too."""
     id = uuid4()
@@ -339,7 +344,7 @@ async def launch(
         tx, Instance, id=id, desired="RUNNING", status="STARTING", tenant_id=tenant_id, user_id=user_id,
         host=place.host, driver=place.driver, name=name, image=image, instance_type=instance_type, vcpus=place.vcpus,
         memory_mb=place.memory_mb, ports=ports.spell(reserved), env=env, cmd=cmd, labels=labels, metadata=metadata,
-        **columns,
+        ssh_keys=list(ssh_keys), user_data=user_data, **columns,
     )  # fmt: skip
 
 
@@ -355,123 +360,3 @@ async def switch(tx: Tx, row: Instance, power: str, **columns: Any) -> Instance:
         return await ask(tx, row, desired=power, **columns)
     starting = "STARTING" if power == "RUNNING" and now in ("STOPPED", "ERROR") else None
     return await ask(tx, row, desired=power, status=starting, **columns)
-
-
-@reconciles(Instance)
-async def reconcile(app: "App", row: Instance) -> timedelta | None:
-    """Bring one instance to what its row asks for."""
-    compute = compute_of(app, row)
-    if row.desired == "DELETED":
-        await logs.drain(app, row)
-        await compute.delete(row.id)
-        await volumes.release(app, row.id)
-        async with app.db.transaction() as tx:
-            await network_changed(tx, row)
-            await changes.delete(tx, row)
-        return None
-    attached = await volumes.of(app, row.id)
-    try:
-        seen = await compute.apply(await spec(app, compute, row, attached))
-    except TimeoutError as error:  # a machine that does not let go of a volume, or a slow engine
-        await pending(app, row, str(error) or "its engine takes long to answer")
-        raise
-    if seen.power is None:
-        await pending(app, row, seen.message)
-        return timedelta(seconds=1)
-    await volumes.let_go(app, attached)
-    found: dict[str, Any] = {"container_id": seen.backend_id}
-    if row.vpc_id is None:
-        found["private_ip"] = seen.private_ip
-    else:
-        await plug(app, row, seen)
-    if seen.power == "STOPPED" and row.desired != "STOPPED":
-        why = "it ended, and is started again; see its logs"
-        if seen.exit_code is not None:
-            why = f"its command ended with exit code {seen.exit_code}, and is started again; see its logs"
-        await observed(app, row, "ERROR", why, **found)
-        raise NotYet(why)
-    await observed(app, row, seen.power, **found)
-    return None
-
-
-async def plug(app: "App", row: Instance, seen: InstanceSeen) -> None:
-    """Have the instance's interface where it runs now."""
-    assert row.vpc_id
-    if (seen.netns, seen.tap) != (row.netns, row.tap):
-        async with app.db.transaction() as tx:
-            await network_changed(tx, row)
-            await changes.update(tx, row, netns=seen.netns, tap=seen.tap)
-    if seen.netns or seen.tap:
-        try:
-            await topology.program(app, row.vpc_id)
-        except NotYet as reason:
-            await pending(app, row, str(reason))
-            raise
-
-
-async def spec(
-    app: "App", compute: ComputeDriver, row: Instance, attached: list[volumes.Volume]
-) -> InstanceSpec:  # fmt: skip
-    attachment = None
-    async with app.db.reading() as tx:
-        size = await instance_types.size(tx, row.instance_type)
-        image = await images.started_from(tx, row.image)
-        subnet = await db.find(tx, Subnet, row.subnet_id) if row.subnet_id else None
-    if subnet and row.private_ip:
-        attachment = Attachment(
-            row.private_ip, subnet.gateway_ip, topology.DOMAIN, mac=networks.mac(row.private_ip),
-            prefix_length=IPv4Network(subnet.cidr_block).prefixlen, gateway=subnet.gateway_ip,
-        )  # fmt: skip
-    disk = images.disk(app, image, size.disk_gb)
-    return InstanceSpec(
-        id=row.id, tenant_id=row.tenant_id, name=row.name, vcpus=row.vcpus, memory_mb=row.memory_mb,
-        image=images.name_in_engine(compute, row.image), power=row.desired,  # type: ignore[arg-type]
-        ports=tuple(ports.parse(row.ports)), env=tuple(row.env), cmd=tuple(row.cmd), attachment=attachment,
-        mounts=() if disk else await volumes.mounts(app, attached), disk=disk,
-        seed=Seed(hostname=hostname(row.name), mounts=volumes.paths(attached)) if disk else None,
-        volumes=await volumes.disks(app, attached) if disk else (),
-    )  # fmt: skip
-
-
-@follows
-async def follow(app: "App") -> None:
-    """Look at each instance of this host as it starts or ends: one that does so by itself may need its network back.
-
-    What we do ourselves happens under a lease, and then there is nothing to look for. What is missed finds `compare`.
-    """
-
-    async def listen(compute: SupportsEvents) -> None:
-        async for id in compute.events():
-            async with app.db.transaction() as tx:
-                await nudge(tx, Instance.KIND, id, app.config.host)
-            app.bell.set()
-
-    async with asyncio.TaskGroup() as group:
-        for compute in app.drivers.compute.values():
-            if isinstance(compute, SupportsEvents):
-                group.create_task(listen(compute))
-
-
-@every(timedelta(seconds=15), each_host=True)
-async def compare(app: "App") -> None:
-    """Look for instances of this host that are not as their rows say, and for leftovers that no row knows.
-
-    What ended by itself, or went with a restart of its engine, is reconciled; an instance that was
-    refused and left nothing waits for its owner. An engine that is away keeps no other from being looked at.
-    """
-    compared = (compare_with(app, name, compute) for name, compute in app.drivers.compute.items())
-    for failure in await asyncio.gather(*compared, return_exceptions=True):
-        if failure:
-            raise failure
-
-
-async def compare_with(app: "App", name: str, compute: ComputeDriver) -> None:
-    there = await compute.list()
-    async with app.db.transaction() as tx:
-        for row in await db.rows(tx, Instance, _of_host, host=app.config.host, driver=name):
-            seen = there.pop(row.id, None)
-            if (seen.power if seen else None) != row.status and (seen or row.status != "ERROR"):
-                await nudge(tx, Instance.KIND, row.id, row.host)
-        known = {each["id"] for each in await db.records(tx, _existing, ids=list(there))}
-    for id in there.keys() - known:
-        await compute.delete(id)

@@ -29,9 +29,10 @@ _listed, _listed_snapshots = (
 )
 _BEGINNING_AS = sa.select(V.id).where(V.snapshot_id == sa.bindparam("snapshot", type_=postgresql.UUID),
                                       V.observed_generation == 0)  # fmt: skip
-_HERE, _SNAPSHOTS_HERE = (
-    sa.select(columns.id).where(columns.host == sa.bindparam("at_host")) for columns in (V, S)
-)  # fmt: skip
+_KNOWN, _KNOWN_SNAPSHOTS = (
+    sa.select(columns.id, columns.host).where(sa.or_(columns.host == sa.bindparam("at_host"), sa.bindparam("anywhere")))
+    for columns in (V, S)
+)
 
 
 def _sum(columns: Any, condition: Any) -> Any:
@@ -204,11 +205,13 @@ async def compare(app: "App") -> None:
     driver = app.drivers.volumes
     there, kept = await driver.list(), await driver.list_snapshots()
     async with app.db.transaction() as tx:
-        rows = {each["id"] for each in await db.records(tx, _HERE, at_host=app.config.host)}
-        snapshots = {each["id"] for each in await db.records(tx, _SNAPSHOTS_HERE, at_host=app.config.host)}
-        for id in rows - there:
-            await nudge(tx, Volume.KIND, id, app.config.host)
-    for id in there - rows:
+        whose = {"at_host": app.config.host, "anywhere": not driver.one_host}
+        rows = {each["id"]: each["host"] for each in await db.records(tx, _KNOWN, **whose)}
+        snapshots = {each["id"] for each in await db.records(tx, _KNOWN_SNAPSHOTS, **whose)}
+        for id in rows.keys() - there:
+            if rows[id] == app.config.host:
+                await nudge(tx, Volume.KIND, id, app.config.host)
+    for id in there - rows.keys():
         await driver.delete(id)
     for id in kept - snapshots:
         await driver.delete_snapshot(id)

@@ -257,6 +257,14 @@ class FakeMachines(Fake):
             machine = self.machines[id]
             machine.spec = replace(machine.spec, volumes=without(machine.spec, volume_id))
 
+    async def snapshot(self, id: UUID) -> AsyncIterator[bytes]:
+        await asyncio.sleep(0)
+        if id not in self.machines:
+            raise LookupError(f"there is no instance {id}")
+        disk = self.machines[id].spec.disk
+        assert disk
+        yield await asyncio.to_thread(Path(disk.path).read_bytes)
+
     def _check_image(self, spec: InstanceSpec) -> None:
         super()._check_image(spec)
         if spec.disk is None or not Path(spec.disk.path).is_file():

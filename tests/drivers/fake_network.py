@@ -3,6 +3,7 @@
 from dataclasses import replace
 from uuid import UUID
 
+from drivers.contracts import Wire
 from drivers.network import Topology
 
 
@@ -29,3 +30,6 @@ class FakeNetwork:
 
     async def list(self) -> set[UUID]:
         return set(self.applied)
+
+    async def wire(self) -> Wire:
+        return Wire()

@@ -20,6 +20,8 @@ class Disk:
 class FakeVolumes:
     """See VolumeDriver."""
 
+    one_host = True
+
     def __init__(self) -> None:
         self.disks: dict[UUID, Disk] = {}
         self.snapshots: dict[UUID, Disk] = {}
@@ -55,6 +57,12 @@ class FakeVolumes:
         self.disks[id].mounted = True
         return f"/nowhere/{id}"
 
+    async def open(self, id: UUID) -> str:
+        await asyncio.sleep(0)
+        if id not in self.disks:
+            raise LookupError(f"volume {id} is not there")
+        return f"/nowhere/{id}.raw"
+
     async def unmount(self, id: UUID) -> None:
         await asyncio.sleep(0)
         if id in self.disks:
@@ -83,6 +91,4 @@ class FakeVolumes:
 
     def _seen(self, id: UUID) -> VolumeSeen:
         disk = self.disks[id]
-        return VolumeSeen(
-            size_gb=disk.size_gb, path=f"/nowhere/{id}.raw", folder=f"/nowhere/{id}" if disk.mounted else None
-        )
+        return VolumeSeen(size_gb=disk.size_gb, folder=f"/nowhere/{id}" if disk.mounted else None)

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -19,7 +20,7 @@ from drivers.contracts import InstanceSpec, PortBinding, Refused, hostname
 from drivers.docker import DockerCompute
 from drivers.docker_container import name
 from drivers.docker_images import reference
-from server import images
+from server import image_formats, images
 from tests.drivers.contract import ComputeContract, free_port, read_until, settled, shell, until
 from tests.engines import require
 
@@ -63,10 +64,32 @@ async def processes(engine: Docker, id: UUID) -> list[str]:
 class TestDockerCompute(ComputeContract):
     IMAGE = IMAGE
     CMD = WAIT
+    CANNOT = frozenset({"screen", "volumes"})
 
     @pytest.fixture
     def driver(self, driver: DockerCompute) -> DockerCompute:
         return driver
+
+    # Images of it
+
+    async def test_an_image_taken_of_it_has_what_was_changed_in_it(
+        self, driver: DockerCompute, engine: Docker, spec: InstanceSpec, other: InstanceSpec, tmp_path: Path
+    ) -> None:
+        await settled(driver, spec)
+        assert await run_in(engine, spec.id, "sh", "-c", "echo changed > /root/file") == (0, "")
+        file, id = tmp_path / "taken", uuid4()
+        file.write_bytes(b"".join([piece async for piece in driver.snapshot(spec.id)]))
+        await driver.delete(spec.id)
+        assert await driver.list_images() == set()
+        listed = await engine.images.list()
+        assert not [each for each in listed if any(driver._cloud_id in tag for tag in each["RepoTags"] or ())]
+        archive = await image_formats.archive_of(file, 2**30)
+        while not await driver.load_image(id, archive):
+            pass
+        await settled(driver, replace(other, image=driver.image_name(id), cmd=()))
+        assert await run_in(engine, other.id, "cat", "/root/file") == (0, "changed\n")
+        await driver.delete(other.id)
+        await driver.remove_image(id)
 
     # What the container is
 

@@ -5,6 +5,7 @@ receives and heeds the power button, and boots in a second. What needs an operat
 """
 
 import asyncio
+import json
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,7 +18,17 @@ import libvirt
 import pytest
 
 from drivers import libvirt_files, libvirt_logs, libvirt_probe
-from drivers.contracts import BootDisk, InstanceSpec, LogBatch, PortBinding, Refused, Seed, SupportsEvents, Volume
+from drivers.contracts import (
+    BootDisk,
+    InstanceSpec,
+    LogBatch,
+    PortBinding,
+    Power,
+    Refused,
+    Seed,
+    SupportsEvents,
+    Volume,
+)
 from drivers.libvirt import LibvirtCompute
 from drivers.libvirt_engine import LibvirtLost
 from tests.drivers.contract import ComputeContract, read_until, settled, until
@@ -65,6 +76,46 @@ class TestLibvirtCompute(ComputeContract):
 
     def of_no_image(self, spec: InstanceSpec) -> InstanceSpec:
         return replace(spec, disk=BootDisk(path="/nowhere/no-such-image", format="qcow2", size_gb=1))
+
+    # Images of it
+
+    @pytest.mark.parametrize("power", ["RUNNING", "PAUSED", "STOPPED"])
+    async def test_an_image_taken_of_it_is_its_disk_as_it_was(
+        self, driver: LibvirtCompute, guest: InstanceSpec, other: InstanceSpec, tmp_path: Path, power: Power
+    ) -> None:
+        await settled(driver, guest)
+        await printed(driver, guest, b"GUEST_READY")
+        terminal = await driver.console(guest.id)
+        await terminal.write(b"\necho marked | dd of=/dev/vda bs=512 seek=100000; sync; echo do''ne\n")
+        await read_until(terminal, b"done")
+        await terminal.close()
+        await settled(driver, replace(guest, power=power))
+        taken, raw = tmp_path / "taken", tmp_path / "raw"
+        taken.write_bytes(b"".join([piece async for piece in driver.snapshot(guest.id)]))
+        assert not driver._files(guest.id).snapshot.exists()
+        told = json.loads(libvirt_files.qemu_img("info", "--output=json", str(taken)))
+        assert (told["format"], told["virtual-size"]) == ("qcow2", 2**30)
+        assert "backing-filename" not in told
+        libvirt_files.qemu_img("convert", "-O", "raw", str(taken), str(raw))
+        with raw.open("rb") as disk:
+            disk.seek(512 * 100000)
+            assert disk.read(7) == b"marked\n"
+        if power == "RUNNING":
+            assert (await driver.observe(guest.id)).power == "RUNNING"  # type: ignore[union-attr]
+            clone = replace(other, memory_mb=192, disk=BootDisk(path=str(taken), format="qcow2", size_gb=1))
+            await settled(driver, clone)
+            await printed(driver, clone, b"GUEST_READY web-02")
+
+    async def test_an_image_cut_off_is_begun_anew(self, driver: LibvirtCompute, spec: InstanceSpec) -> None:
+        await settled(driver, spec)
+        cut = driver.snapshot(spec.id)
+        taking = asyncio.create_task(anext(cut))
+        await asyncio.sleep(0.05)
+        taking.cancel()
+        await asyncio.gather(taking, return_exceptions=True)
+        await cut.aclose()
+        assert [piece async for piece in driver.snapshot(spec.id)]
+        assert (await driver.observe(spec.id)).power == "RUNNING"  # type: ignore[union-attr]
 
     # What the machine is
 

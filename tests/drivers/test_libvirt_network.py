@@ -1,221 +1,118 @@
-"""A virtual machine in a VPC of the linux network driver: packets from and to a guest that boots."""
+"""Virtual machines in VPCs of each network driver that works on real packets."""
 
-import re
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from drivers import linux_kernel as kernel
-from drivers.contracts import Attachment, BootDisk, InstanceSpec, Terminal
 from drivers.libvirt import LibvirtCompute
 from drivers.linux import LinuxNetwork
 from drivers.linux_plan import External
-from drivers.network import Group, Topology
-from tests.drivers.contract import read_until, settled
+from drivers.network import NatGateway
+from drivers.ovn import OvnNetwork
+from drivers.ovn_plug import unguard
+from tests.drivers.network_machines import Guest, NetworkMachines, Networks, run, started
+from tests.drivers.ovn_machines import Chassis, Machines
 from tests.drivers.packets import Box
-from tests.drivers.wires import Wires, allow, with_groups
+from tests.drivers.test_ovn import EXTERNAL as OVN_EXTERNAL
+from tests.drivers.test_ovn import everything, outside, running
+from tests.drivers.wires import ANYWHERE, addresses_of_the_host, with_route
 from tests.engines import require
-from tests.libvirtd import Libvirtd, printed
+from tests.libvirtd import printed
 
-MAC = "02:00:00:00:00:77"
+__all__ = ["outside", "running"]  # the fixtures
 EXTERNAL = External("tc-test", "198.18.0.0/16", "198.18.0.1")
 
 
-@dataclass
-class Guest:
-    """A machine with its VPC, of which it is the last port."""
+class TestMachinesBehindLinux(NetworkMachines):
+    @pytest.fixture
+    def networks(self, tmp_path: Path) -> Networks:
+        require("nftables")
+        cloud = f"test-{uuid4()}"
+        return lambda: LinuxNetwork(cloud, EXTERNAL, state=tmp_path / "network")
 
-    spec: InstanceSpec
-    vpc: Topology
-    box: Box  # another instance of its subnet
-
-    @property
-    def address(self) -> str:
-        return self.vpc.ports[-1].address
-
-    def page(self, path: str = "index.html") -> bytes:
-        """What its HTTP server answers to the other instance; empty when nothing comes back."""
-        read = b""
-        try:
-            with self.box.connect(self.address, 80) as one:
-                one.settimeout(20)
-                one.send(f"GET /{path} HTTP/1.0\r\n\r\n".encode())
-                while data := one.recv(65536):
-                    read += data
-        except OSError:
-            return b""
-        return read
+    def plugged(self, tap: str) -> object:
+        """Whether the host has it no longer."""
+        return None if kernel.index(tap) else tap
 
 
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[LinuxNetwork]:
-    require("nftables")
-    network = LinuxNetwork(f"test-{uuid4()}", EXTERNAL, state=tmp_path / "network")
-    yield network
-    for id in await network.list():
-        await network.delete(id)
+class TestMachinesBehindOvn(NetworkMachines):
+    @pytest.fixture
+    async def networks(self, running: tuple[Machines, Chassis], tmp_path: Path) -> AsyncIterator[Networks]:
+        ovn, self.here = running
+        cloud, made = f"test-{uuid4()}", []
 
+        def network() -> OvnNetwork:
+            made.append(
+                OvnNetwork(cloud, OVN_EXTERNAL, ovn.northbound, ovn.southbound, self.here.database, state=tmp_path)
+            )
+            return made[-1]
 
-@pytest.fixture
-def wires() -> Iterator[Wires]:
-    with ExitStack() as stack:
-        yield Wires(stack)
+        yield network
+        for one in made:
+            await one.close()
 
+    def plugged(self, tap: str) -> object:
+        """The switch's row of it."""
+        return self.here.ask("--bare", "--columns=_uuid", "find", "Interface", f"name={tap}") or None
 
-@pytest.fixture
-async def guest(virtual: LibvirtCompute, wires: Wires, tiny: BootDisk) -> AsyncIterator[Guest]:
-    """Made and stopped, with a tap in the topology as soon as it runs."""
-    vpc = wires.vpc()
-    box, subnet = wires.boxes[vpc.ports[0].id], vpc.subnets[0]
-    attachment = Attachment(
-        address="10.0.1.50", resolver=subnet.gateway_ip, domain="internal", mac=MAC, prefix_length=24,
-        gateway=subnet.gateway_ip,
-    )  # fmt: skip
-    spec = InstanceSpec(
-        id=uuid4(), tenant_id=uuid4(), name="vm", image="guest", vcpus=1, memory_mb=192, disk=tiny,
-        attachment=attachment,
-    )  # fmt: skip
-    port = replace(wires.port(subnet, 50), instance_id=spec.id, mac=MAC, netns=None)
-    seen = await settled(virtual, replace(spec, power="STOPPED"))
-    assert seen.tap is None
-    yield Guest(spec, replace(vpc, ports=(*vpc.ports, port)), box)
-    await virtual.delete(spec.id)
-
-
-async def started(virtual: LibvirtCompute, guest: Guest) -> str:
-    """Its tap, which is on the host and down: it reaches nobody there."""
-    seen = await virtual.apply(guest.spec)
-    assert seen.tap
-    assert not kernel.is_up(seen.tap)
-    assert kernel.index(seen.tap)
-    guest.vpc = replace(guest.vpc, ports=(*guest.vpc.ports[:-1], replace(guest.vpc.ports[-1], tap=seen.tap)))
-    return seen.tap
-
-
-async def run(terminal: Terminal, command: str) -> int:
-    """The exit code of a command in the guest."""
-    await terminal.write(f"{command}; echo code $? end''ed\n".encode())
-    text = await read_until(terminal, b" ended", seconds=20)
-    code = re.search(rb"code (\d+) ended", text)
-    assert code
-    return int(code[1])
-
-
-async def test_a_virtual_machine_is_an_instance_of_its_vpc_like_any_other(
-    virtual: LibvirtCompute, network: LinuxNetwork, guest: Guest, libvirtd: Libvirtd
-) -> None:
-    tap = await started(virtual, guest)
-    await network.apply(guest.vpc)
-    assert not kernel.index(tap)
-    assert await network.observe(guest.vpc.vpc_id) == guest.vpc
-    assert b"GUEST_READY vm 10.0.1.50/24" in await printed(virtual, guest.spec, b"GUEST_READY")
-    terminal = await virtual.console(guest.spec.id)
-    other = guest.vpc.ports[0].address
-
-    # Both ways, within its subnet and to another
-    assert guest.box.ping(guest.address)
-    assert b"hello from vm" in guest.page()
-    assert await run(terminal, f"ping -c 1 -W 2 {other}") == 0
-    assert await run(terminal, f"echo | nc -w 2 {guest.vpc.ports[2].address} 80 | grep 10.0.1.50") == 0
-    assert await run(terminal, f"ping -c 1 -W 2 {guest.vpc.subnets[0].gateway_ip}") == 0
-
-    # What is there already is not changed
-    with guest.box.connect(guest.address, 80) as one:
+    async def test_the_host_hears_nothing_of_it_and_nothing_is_left(
+        self, running: tuple[Machines, Chassis], virtual: LibvirtCompute, network: OvnNetwork, guest: Guest
+    ) -> None:
+        before = everything(running[0], network)
+        tap = await started(virtual, guest)
         await network.apply(guest.vpc)
-        one.send(b"GET / HTTP/1.0\r\n\r\n")
-        one.settimeout(10)
-        assert one.recv(100)
+        await printed(virtual, guest.spec, b"GUEST_READY")
+        assert kernel.is_up(tap)
+        assert Path(f"/proc/sys/net/ipv6/conf/{tap}/disable_ipv6").read_text() == "1\n"
+        terminal, [own, *_] = await virtual.console(guest.spec.id), addresses_of_the_host()
+        gateway, mac = guest.vpc.subnets[0].gateway_ip, Path(f"/sys/class/net/{tap}/address").read_text().strip()
+        await run(terminal, f"arp -s {gateway} {mac}")  # as if the host's end of the tap were the router
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as ear:
+            ear.settimeout(1)
 
-    # Groups
-    closed = with_groups(guest.vpc, 3, Group(id=uuid4()))
-    await network.apply(closed)
-    assert not guest.box.ping(guest.address)
-    assert guest.page() == b""
-    await network.apply(with_groups(guest.vpc, 3, Group(id=uuid4(), rules=(allow(),))))
-    assert not guest.box.ping(guest.address)
-    assert b"hello from vm" in guest.page()
-    await network.apply(guest.vpc)
+            async def heard() -> bool:
+                await run(terminal, f"ping -c 1 -W 1 {own}")
+                try:
+                    while ear.recvfrom(2000)[1][0] != guest.address:
+                        pass
+                except TimeoutError:
+                    return False
+                return True
 
-    # Its own address and MAC only
-    await run(terminal, "ip addr add 10.0.1.99/32 dev eth0")
-    assert await run(terminal, f"ping -c 1 -W 2 -I {guest.address} {other}") == 0
-    assert await run(terminal, f"ping -c 1 -W 2 -I 10.0.1.99 {other}") != 0
-    assert await run(terminal, "ip link set eth0 address 02:00:00:00:00:99") == 0
-    assert await run(terminal, f"ping -c 1 -W 2 -I {guest.address} {other}") != 0
-    assert await run(terminal, f"ip link set eth0 address {MAC}") == 0
-    assert await run(terminal, f"ping -c 1 -W 2 -I {guest.address} {other}") == 0
+            assert not await heard()
+            kernel.nft(unguard(f"netdev thecloud_{network._cloud}", tap))
+            assert await heard()  # so that is what kept it from the host
+        await network.apply(replace(guest.vpc, ports=guest.vpc.ports[:-1]))
+        assert not kernel.is_up(tap)
+        assert self.plugged(tap) is None
+        await network.delete(guest.vpc.vpc_id)
+        await virtual.apply(replace(guest.spec, power="STOPPED"))
+        assert everything(running[0], network) == before
 
-    # libvirtd comes back while its tap is away
-    libvirtd.kill()
-    libvirtd.start()
-    seen = await virtual.observe(guest.spec.id)
-    assert seen is not None
-    assert (seen.power, seen.tap) == ("RUNNING", tap)
-    assert guest.box.ping(guest.address)
-    assert (await virtual.stats(guest.spec.id)).memory_usage_bytes
-
-    # The VPC goes and comes back
-    await network.delete(guest.vpc.vpc_id)
-    assert kernel.index(tap)
-    assert not kernel.is_up(tap)
-    await network.apply(guest.vpc)
-    assert guest.box.ping(guest.address)
-
-    # With its machine the tap is gone, and with the next start a new one is plugged
-    await virtual.apply(replace(guest.spec, power="STOPPED"))
-    there = await network.observe(guest.vpc.vpc_id)
-    assert there is not None
-    assert there.ports == guest.vpc.ports[:-1]
-    await network.apply(guest.vpc)  # it counts as not running
-    assert await started(virtual, guest) == tap
-    await network.apply(guest.vpc)
-    assert await network.observe(guest.vpc.vpc_id) == guest.vpc
-    await printed(virtual, guest.spec, b"GUEST_READY", times=2)
-    assert guest.box.ping(guest.address)
-    await virtual.delete(guest.spec.id)
-    await network.delete(guest.vpc.vpc_id)
-    assert not kernel.index(tap)
-    assert not await network.list()
-
-
-async def test_what_a_virtual_machine_gets_and_sends_has_a_rate(
-    virtual: LibvirtCompute, network: LinuxNetwork, guest: Guest
-) -> None:
-    size = 2_000_000
-
-    def download() -> float:
-        start = time.monotonic()
-        assert len(guest.page("large")) > size
-        return time.monotonic() - start
-
-    async def upload() -> float:
-        start = time.monotonic()
-        with guest.box.connect(guest.address, 81) as one:
-            one.settimeout(30)
-            one.sendall(bytes(size))
-            one.shutdown(1)
-            while one.recv(1000):
-                pass
-        return time.monotonic() - start
-
-    await started(virtual, guest)
-    await network.apply(guest.vpc)
-    await printed(virtual, guest.spec, b"GUEST_READY")
-    terminal = await virtual.console(guest.spec.id)
-    assert await run(terminal, f"head -c {size} /dev/zero > /www/large") == 0
-    await run(terminal, "{ while :; do nc -l -p 81 > /dev/null; done; } & true")
-    assert download() < 2
-    assert await upload() < 2
-    *others, port = guest.vpc.ports
-    await network.apply(replace(guest.vpc, ports=(*others, replace(port, mbps=4))))
-    seconds = size * 8 / 4e6
-    assert seconds - 1.2 < download() < seconds * 3  # what may be sent in a second may be sent at once
-    assert seconds - 0.5 < await upload() < seconds * 2
-    await network.apply(guest.vpc)
-    assert download() < 2
-    assert await upload() < 2
+    async def test_its_first_packet_to_a_host_outside_is_translated_too(
+        self, virtual: LibvirtCompute, network: OvnNetwork, guest: Guest, outside: Callable[[], Box]
+    ) -> None:
+        await started(virtual, guest)
+        igw, (inner, outer) = uuid4(), guest.vpc.subnets
+        nat = NatGateway(id=uuid4(), subnet_id=outer.id, public_ip="198.18.6.1", private_ip="10.0.2.200")
+        vpc = replace(guest.vpc, internet_gateway=igw, nat_gateways=(nat,))
+        [public] = with_route(vpc, ANYWHERE, "internet_gateway", igw).route_tables
+        vpc = with_route(vpc, ANYWHERE, "nat_gateway", nat.id)
+        public = replace(public, id=uuid4())
+        vpc = replace(vpc, subnets=(inner, replace(outer, route_table_id=public.id)),
+                      route_tables=(*vpc.route_tables, public))  # fmt: skip
+        await network.apply(vpc)
+        world = outside()
+        with kernel.entered(world.path):
+            wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
+        with wire:
+            wire.settimeout(5)
+            await printed(virtual, guest.spec, b"GUEST_READY")
+            terminal = await virtual.console(guest.spec.id)
+            assert await run(terminal, f"echo | nc -w 5 198.18.9.9 80 | grep {nat.public_ip}") == 0
+            assert socket.inet_ntoa(wire.recv(2000)[26:30]) == nat.public_ip

@@ -16,9 +16,10 @@ from drivers import linux_external, linux_kernel, linux_names
 from drivers.contracts import PortBinding
 from drivers.linux import LinuxNetwork
 from drivers.linux_plan import External
-from drivers.network import ElasticIp, Group, Topology
+from drivers.network import METADATA, ElasticIp, Group, Topology
 from tests.drivers.contract import free_port
 from tests.drivers.network_contract import NetworkContract
+from tests.drivers.network_kills import peered
 from tests.drivers.packets import Box
 from tests.drivers.wires import ANYWHERE, Wires, allow, ip, with_groups, with_route
 from tests.engines import require
@@ -91,6 +92,32 @@ class TestLinuxNetwork(NetworkContract):
             host.close()
         for address in ("169.254.64.0", "169.254.64.1", "127.0.0.1"):
             assert wires.boxes[others[0].id].tcp(address, port) is None
+
+    async def test_who_listens_for_metadata_hears_the_instances_of_that_vpc_alone(
+        self, driver: LinuxNetwork, wires: Wires
+    ) -> None:
+        one, two = peered(wires)
+        with pytest.raises(LookupError):
+            await driver.listen(one.vpc_id)
+        await driver.apply(one)
+        await driver.apply(two)
+        assert (await driver.routers()).keys() == {one.vpc_id, two.vpc_id}
+        with await driver.listen(one.vpc_id) as listening, await driver.listen(one.vpc_id) as shared:
+            shared.close()
+            listening.listen()
+            listening.settimeout(1)
+            for port in one.ports:  # whatever groups it has
+                with wires.boxes[port.id].connect(METADATA, 80):
+                    accepted, caller = await asyncio.to_thread(listening.accept)
+                    accepted.close()
+                    assert caller[0] == port.address
+            for port in two.ports:
+                assert wires.boxes[port.id].tcp(METADATA, 80) is None
+            assert wires.boxes[one.ports[0].id].tcp(METADATA, 81) is None
+            with pytest.raises(TimeoutError):
+                await asyncio.to_thread(listening.accept)
+        await driver.delete(one.vpc_id)
+        assert (await driver.routers()).keys() == {two.vpc_id}
 
     async def test_the_host_reaches_an_elastic_ip(self, driver: LinuxNetwork, vpc: Topology) -> None:
         igw = uuid4()

@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from server import quota
-from server.services import instances
+from server.services import instance_lives
 from server.work import RECONCILERS
 from tests import crash
 from tests.conftest import Cloud, Person, with_compute
@@ -130,7 +130,7 @@ async def test_a_sweep_that_dies_is_done_again(cloud: Cloud, ada: Person, moment
     cloud.compute.machines[gone] = stray
     mortal = crash.Mortal(cloud.compute, moment)
     with pytest.raises(crash.Died):
-        await instances.compare(with_compute(cloud.app, mortal))
-    await instances.compare(cloud.app)
+        await instance_lives.compare(with_compute(cloud.app, mortal))
+    await instance_lives.compare(cloud.app)
     await cloud.settle()
     assert list(cloud.compute.machines) == [kept]

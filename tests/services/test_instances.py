@@ -17,7 +17,7 @@ from thecloud.v1 import instances_pb2 as pb
 from thecloud.v1 import instances_pb2_grpc
 
 from drivers.contracts import InstanceSpec
-from server.services import instances
+from server.services import instance_lives
 from tests.conftest import Cloud, Person
 
 WRITTEN = ("sh", "-c", "echo one; echo two; echo three; serve")
@@ -942,7 +942,7 @@ async def test_an_instance_on_its_way_out_stays_on_it(cloud: Cloud, ada: Person)
 
 
 async def sweep(cloud: Cloud) -> int:
-    await instances.compare(cloud.app)
+    await instance_lives.compare(cloud.app)
     return await cloud.settle()
 
 

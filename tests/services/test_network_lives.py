@@ -8,7 +8,7 @@ import pytest
 from drivers.contracts import Refused
 from drivers.network import Port, Topology
 from server import topology
-from server.services import instances, vpcs
+from server.services import instance_lives, vpcs
 from tests.conftest import Cloud, Person
 from tests.crash import MOMENTS, Moment, die, expire
 from tests.networks import done, got, made, subnet, vpc, world
@@ -87,7 +87,7 @@ async def test_a_command_that_ends_and_starts_again_keeps_its_address(cloud: Clo
     machine = cloud.compute.machines[UUID(net.instance)]
     before = port(cloud, net.vpc, net.instance)
     machine.power, machine.exit_code = "STOPPED", 1  # by itself
-    await instances.compare(cloud.app)
+    await instance_lives.compare(cloud.app)
     await cloud.settle()
     after = port(cloud, net.vpc, net.instance)
     assert before is not None

@@ -13,7 +13,7 @@ from drivers import network
 from drivers.contracts import hostname
 from server import hosts, topology
 from server import ports as port_texts
-from server.services import instances, vpcs
+from server.services import instance_lives, vpcs
 from tests.conftest import Cloud, Person
 from tests.networks import got, made, main_table, subnet, vpc, world
 
@@ -100,7 +100,7 @@ async def test_a_storm_of_changes_ends_as_the_api_says(cloud: Cloud, ada: Person
 
     async def working() -> None:
         for _ in range(6):
-            await asyncio.gather(cloud.settle(), vpcs.compare(cloud.app), instances.compare(cloud.app))
+            await asyncio.gather(cloud.settle(), vpcs.compare(cloud.app), instance_lives.compare(cloud.app))
 
     *statuses, _, _ = await asyncio.gather(*map(one, range(12)), working(), working())
     assert max(status for each in statuses for status in each) < 500

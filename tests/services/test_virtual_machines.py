@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from server import hosts
-from server.services import instances
+from server.services import instance_lives
 from tests import crash
 from tests import image_samples as samples
 from tests.conftest import Cloud, Person
@@ -81,8 +81,6 @@ async def test_the_name_of_an_own_image_will_do_and_nobody_elses(cloud: Cloud, a
     [
         ({"driver": "docker"}, "starts container images"),
         ({"driver": "vmware"}, "there is docker, libvirt"),
-        ({"cmd": ["sh"]}, "user_data"),
-        ({"env": ["A=1"]}, "user_data"),
         ({"image": "nginx", "driver": "libvirt"}, "qcow2 and raw"),
     ],
 )
@@ -90,6 +88,13 @@ async def test_what_no_virtual_machine_can_be_is_refused(cloud: Cloud, ada: Pers
     reply = await ada.rest.post("/instances", json={"name": "a", "image": await disk_image(ada), **body})
     assert refusal(reply) == (400, "INVALID_ARGUMENT")
     assert said in reply.json()["error"]["message"]
+    assert (await ada.rest.get("/instances")).json() == []
+
+
+@pytest.mark.parametrize("body", [{"cmd": ["sh"]}, {"env": ["A=1"]}, {"ports": "0:80"}])
+async def test_what_its_driver_cannot_do_is_not_implemented(cloud: Cloud, ada: Person, body: Any) -> None:
+    reply = await ada.rest.post("/instances", json={"name": "a", "image": await disk_image(ada), **body})
+    assert refusal(reply) == (501, "UNSUPPORTED")
     assert (await ada.rest.get("/instances")).json() == []
 
 
@@ -252,7 +257,7 @@ async def test_a_host_of_which_one_engine_is_away_goes_on_with_the_other(
     assert refusal(await ada.rest.post("/instances", json={"name": "a", "image": image})) == (503, "UNAVAILABLE")
     cloud.compute.crash(UUID(box["id"]))
     with pytest.raises(ConnectionError):
-        await instances.compare(cloud.app)
+        await instance_lives.compare(cloud.app)
     await cloud.settle()
     assert cloud.compute.machines[UUID(box["id"])].power == "RUNNING"
     assert (await ada.rest.post("/instances", json={"name": "b", "image": "nginx"})).status_code == 202
@@ -270,3 +275,45 @@ async def test_an_instance_of_a_driver_that_is_configured_no_more_waits(cloud: C
     assert (await ada.rest.delete(f"/instances/{made['id']}")).status_code == 200
     await cloud.settle()
     assert (await ada.instance(made["id"]))["status"] == "DELETING"
+
+
+# Images taken of instances
+
+
+async def test_an_image_taken_of_a_machine_starts_another(cloud: Cloud, ada: Person) -> None:
+    require("qemu-img")
+    made = await machine(cloud, ada)
+    reply = await ada.rest.post(f"/instances/{made['id']}/snapshot", json={"name": "golden", "description": "as it is"})
+    taken = reply.json()
+    assert (reply.status_code, taken["status"], taken["instance_id"]) == (202, "PENDING", made["id"])
+    await cloud.settle()
+    taken = (await ada.rest.get(f"/images/{taken['id']}")).json()
+    assert (taken["status"], taken["format"], taken["name"], taken["is_public"]) == ("ACTIVE", "raw", "golden", False)
+    await ada.rest.delete(f"/instances/{made['id']}")
+    await cloud.settle()
+    other = (await ada.rest.post("/instances", json={"name": "clone", "image": taken["id"]})).json()
+    await cloud.settle()
+    assert (await ada.instance(other["id"]))["status"] == "RUNNING"
+
+
+async def test_an_image_of_a_machine_that_goes_first_is_an_error(cloud: Cloud, ada: Person, bob: Person) -> None:
+    made = await machine(cloud, ada)
+    path = f"/instances/{made['id']}/snapshot"
+    assert refusal(await bob.rest.post(path, json={"name": "mine"})) == (404, "NOT_FOUND")
+    assert refusal(await ada.rest.post(path, json={})) == (400, "INVALID_ARGUMENT")
+    taken = (await ada.rest.post(path, json={"name": "late"})).json()
+    await ada.rest.delete(f"/instances/{made['id']}")
+    await cloud.settle()
+    seen = (await ada.rest.get(f"/images/{taken['id']}")).json()
+    assert seen["status"] == "ERROR"
+    assert "terminated" in seen["status_message"]
+    folder = cloud.app.config.data / "images"
+    assert [file.name for file in folder.iterdir()] == [made["image"]]
+
+
+@pytest.mark.parametrize("moment", MOMENTS[:4], ids=str)
+async def test_a_server_that_dies_takes_the_image_in_the_end(cloud: Cloud, ada: Person, moment: Moment) -> None:
+    made = await machine(cloud, ada)
+    taken = (await ada.rest.post(f"/instances/{made['id']}/snapshot", json={"name": "golden"})).json()
+    await crash.survive(cloud, "compute", moment)
+    assert (await ada.rest.get(f"/images/{taken['id']}")).json()["status"] == "ACTIVE"

@@ -16,7 +16,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Image(_message.Message):
-    __slots__ = ("id", "name", "description", "os", "version", "format", "size_gb", "is_public", "status", "status_message", "size_bytes", "virtual_size_bytes", "checksum", "received_bytes", "progress_percent", "source_url", "user_id", "tenant_id", "created_at", "updated_at", "estimated_price_per_hour")
+    __slots__ = ("id", "name", "description", "os", "version", "format", "size_gb", "is_public", "status", "status_message", "size_bytes", "virtual_size_bytes", "checksum", "received_bytes", "progress_percent", "source_url", "user_id", "tenant_id", "created_at", "updated_at", "estimated_price_per_hour", "instance_id")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Image.State]
@@ -50,6 +50,7 @@ class Image(_message.Message):
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
     ESTIMATED_PRICE_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     description: str
@@ -71,7 +72,8 @@ class Image(_message.Message):
     created_at: _timestamp_pb2.Timestamp
     updated_at: _timestamp_pb2.Timestamp
     estimated_price_per_hour: float
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., description: _Optional[str] = ..., os: _Optional[str] = ..., version: _Optional[str] = ..., format: _Optional[str] = ..., size_gb: _Optional[int] = ..., is_public: _Optional[bool] = ..., status: _Optional[_Union[Image.State, str]] = ..., status_message: _Optional[str] = ..., size_bytes: _Optional[int] = ..., virtual_size_bytes: _Optional[int] = ..., checksum: _Optional[str] = ..., received_bytes: _Optional[int] = ..., progress_percent: _Optional[int] = ..., source_url: _Optional[str] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ...) -> None: ...
+    instance_id: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., description: _Optional[str] = ..., os: _Optional[str] = ..., version: _Optional[str] = ..., format: _Optional[str] = ..., size_gb: _Optional[int] = ..., is_public: _Optional[bool] = ..., status: _Optional[_Union[Image.State, str]] = ..., status_message: _Optional[str] = ..., size_bytes: _Optional[int] = ..., virtual_size_bytes: _Optional[int] = ..., checksum: _Optional[str] = ..., received_bytes: _Optional[int] = ..., progress_percent: _Optional[int] = ..., source_url: _Optional[str] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ..., instance_id: _Optional[str] = ...) -> None: ...
 
 class ListImagesRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

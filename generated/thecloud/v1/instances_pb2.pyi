@@ -7,6 +7,7 @@ from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from thecloud.v1 import images_pb2 as _images_pb2
 from thecloud.v1 import options_pb2 as _options_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -126,7 +127,7 @@ class GetInstanceRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class CreateInstanceRequest(_message.Message):
-    __slots__ = ("name", "image", "instance_type", "vpc_id", "subnet_id", "ports", "volumes", "env", "cmd", "labels", "metadata", "validate_only", "security_groups", "driver")
+    __slots__ = ("name", "image", "instance_type", "vpc_id", "subnet_id", "ports", "volumes", "env", "cmd", "labels", "metadata", "validate_only", "security_groups", "driver", "ssh_key_id", "user_data")
     class Volume(_message.Message):
         __slots__ = ("volume_id", "mount_path")
         VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +163,8 @@ class CreateInstanceRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     SECURITY_GROUPS_FIELD_NUMBER: _ClassVar[int]
     DRIVER_FIELD_NUMBER: _ClassVar[int]
+    SSH_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_DATA_FIELD_NUMBER: _ClassVar[int]
     name: str
     image: str
     instance_type: str
@@ -176,7 +179,9 @@ class CreateInstanceRequest(_message.Message):
     validate_only: bool
     security_groups: _containers.RepeatedScalarFieldContainer[str]
     driver: str
-    def __init__(self, name: _Optional[str] = ..., image: _Optional[str] = ..., instance_type: _Optional[str] = ..., vpc_id: _Optional[str] = ..., subnet_id: _Optional[str] = ..., ports: _Optional[str] = ..., volumes: _Optional[_Iterable[_Union[CreateInstanceRequest.Volume, _Mapping]]] = ..., env: _Optional[_Iterable[str]] = ..., cmd: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., validate_only: _Optional[bool] = ..., security_groups: _Optional[_Iterable[str]] = ..., driver: _Optional[str] = ...) -> None: ...
+    ssh_key_id: str
+    user_data: str
+    def __init__(self, name: _Optional[str] = ..., image: _Optional[str] = ..., instance_type: _Optional[str] = ..., vpc_id: _Optional[str] = ..., subnet_id: _Optional[str] = ..., ports: _Optional[str] = ..., volumes: _Optional[_Iterable[_Union[CreateInstanceRequest.Volume, _Mapping]]] = ..., env: _Optional[_Iterable[str]] = ..., cmd: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., validate_only: _Optional[bool] = ..., security_groups: _Optional[_Iterable[str]] = ..., driver: _Optional[str] = ..., ssh_key_id: _Optional[str] = ..., user_data: _Optional[str] = ...) -> None: ...
 
 class UpdateInstanceRequest(_message.Message):
     __slots__ = ("id", "name", "status", "labels", "metadata", "update_mask")
@@ -239,6 +244,16 @@ class StopInstanceRequest(_message.Message):
     ID_FIELD_NUMBER: _ClassVar[int]
     id: str
     def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class SnapshotInstanceRequest(_message.Message):
+    __slots__ = ("id", "name", "description")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    description: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class GetInstanceStatsRequest(_message.Message):
     __slots__ = ("id",)

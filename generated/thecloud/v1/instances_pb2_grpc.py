@@ -5,6 +5,7 @@ import warnings
 
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from thecloud.v1 import images_pb2 as thecloud_dot_v1_dot_images__pb2
 from thecloud.v1 import instances_pb2 as thecloud_dot_v1_dot_instances__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -81,6 +82,11 @@ class InstanceServiceStub:
                 '/thecloud.v1.InstanceService/StopInstance',
                 request_serializer=thecloud_dot_v1_dot_instances__pb2.StopInstanceRequest.SerializeToString,
                 response_deserializer=thecloud_dot_v1_dot_instances__pb2.Instance.FromString,
+                _registered_method=True)
+        self.SnapshotInstance = channel.unary_unary(
+                '/thecloud.v1.InstanceService/SnapshotInstance',
+                request_serializer=thecloud_dot_v1_dot_instances__pb2.SnapshotInstanceRequest.SerializeToString,
+                response_deserializer=thecloud_dot_v1_dot_images__pb2.Image.FromString,
                 _registered_method=True)
         self.GetInstanceStats = channel.unary_unary(
                 '/thecloud.v1.InstanceService/GetInstanceStats',
@@ -196,6 +202,16 @@ class InstanceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SnapshotInstance(self, request, context):
+        """Takes an image of what is on the instance's own disk at this moment; volumes are not in it. The
+        instance goes on. The reply comes at once, with an image that is PENDING; it reaches ACTIVE on
+        its own. Of a virtual machine it is as if the power had failed then; of a container it has the
+        command and the environment too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInstanceStats(self, request, context):
         """Returns the instance's resource use as its driver reports it now.
         """
@@ -295,6 +311,11 @@ def add_InstanceServiceServicer_to_server(servicer, server):
                     servicer.StopInstance,
                     request_deserializer=thecloud_dot_v1_dot_instances__pb2.StopInstanceRequest.FromString,
                     response_serializer=thecloud_dot_v1_dot_instances__pb2.Instance.SerializeToString,
+            ),
+            'SnapshotInstance': grpc.unary_unary_rpc_method_handler(
+                    servicer.SnapshotInstance,
+                    request_deserializer=thecloud_dot_v1_dot_instances__pb2.SnapshotInstanceRequest.FromString,
+                    response_serializer=thecloud_dot_v1_dot_images__pb2.Image.SerializeToString,
             ),
             'GetInstanceStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInstanceStats,
@@ -576,6 +597,33 @@ class InstanceService:
             '/thecloud.v1.InstanceService/StopInstance',
             thecloud_dot_v1_dot_instances__pb2.StopInstanceRequest.SerializeToString,
             thecloud_dot_v1_dot_instances__pb2.Instance.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SnapshotInstance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thecloud.v1.InstanceService/SnapshotInstance',
+            thecloud_dot_v1_dot_instances__pb2.SnapshotInstanceRequest.SerializeToString,
+            thecloud_dot_v1_dot_images__pb2.Image.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,4 +1,4 @@
-"""Instances of several drivers, and volumes that virtual machines have."""
+"""Instances of several drivers, images taken of them, and volumes that virtual machines have."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,6 +16,7 @@ def upgrade() -> None:
     op.add_column("volumes", sa.Column("detaching", sa.Boolean, nullable=False, server_default=sa.false()))
     for table in ("volumes", "snapshots"):
         op.add_column(table, sa.Column("opaque", sa.Boolean, nullable=False, server_default=sa.false()))
+    op.add_column("images", sa.Column("instance_id", sa.Uuid))
     op.drop_constraint("volumes_mounted", "volumes")
     op.create_check_constraint(
         "volumes_mounted", "volumes",

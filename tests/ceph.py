@@ -1,0 +1,82 @@
+"""A Ceph for tests: one monitor and one store in memory, on loopback, with a pool named rbd. Ready in seconds."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from uuid import uuid4
+
+PATIENCE = 60.0
+BYTES = 8 * 2**30  # that it has room for; memory is taken as they are written
+PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+PROGRAMS = ("ceph-mon", "ceph-osd", "monmaptool", "ceph", "rbd")
+CONFIG = """[global]
+fsid = {cluster}
+mon host = {monitor}
+public addr = 127.0.0.1
+cluster addr = 127.0.0.1
+auth cluster required = none
+auth service required = none
+auth client required = none
+keyring = /dev/null
+run dir = {folder}
+crash dir = {folder}
+admin socket = {folder}/$name.$pid.socket
+pid file = {folder}/$name.pid
+log file = {folder}/$name.log
+mon cluster log file = {folder}/cluster.log
+mon data = {folder}/mon
+mon data avail crit = 1
+mon allow pool size one = true
+osd data = {folder}/osd
+osd objectstore = memstore
+memstore device bytes = {bytes}
+osd pool default size = 1
+osd crush chooseleaf type = 0
+"""
+
+
+@contextmanager
+def running() -> Iterator[Path]:
+    """Its configuration. All of it is gone at the end."""
+    cluster, store = str(uuid4()), str(uuid4())
+    monitor = f"[v2:127.0.0.1:{port()},v1:127.0.0.1:{port()}]"  # the kernel speaks v1
+    with ExitStack() as stack:
+        folder = Path(mkdtemp(prefix="thecloud-ceph-"))  # short: a socket's path has 108 characters at most
+        stack.callback(shutil.rmtree, folder)
+        config, monitors = folder / "ceph.conf", folder / "monitors"
+        config.write_text(CONFIG.format(cluster=cluster, monitor=monitor, folder=folder, bytes=BYTES))
+        for data in ("mon", "osd"):
+            (folder / data).mkdir()
+        run("monmaptool", "--create", "--fsid", cluster, "--addv", "a", monitor, str(monitors))
+        run("ceph-mon", "-i", "a", "--mkfs", "--monmap", str(monitors), "--conf", str(config))
+        start(stack, "ceph-mon", "-i", "a", "--conf", str(config))
+        run("ceph", "osd", "new", store, "--conf", str(config))
+        run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", store, "--conf", str(config))
+        start(stack, "ceph-osd", "-i", "0", "--conf", str(config))
+        run("ceph", "osd", "pool", "create", "rbd", "8", "--conf", str(config))
+        run("rbd", "pool", "init", "rbd", "--conf", str(config))  # which waits for the store
+        yield config
+
+
+def start(stack: ExitStack, *command: str) -> None:
+    daemon = subprocess.Popen([*command, "-f"], stderr=subprocess.DEVNULL, env=os.environ | {"PATH": PATH})
+    stack.callback(daemon.wait)
+    stack.callback(daemon.kill)
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ | {"PATH": PATH}
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
+
+
+def port() -> int:
+    """One that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
