@@ -54,8 +54,8 @@ libvirt: $(VENV)/run ## what virtual machines need; then THECLOUD_COMPUTE=docker
 
 ovn: $(VENV)/ovn ## the library that the network driver ovn needs
 
-images: engines ## build busybox, debian, nginx, python, node … from Debian's packages into the engine
-	@$(BIN)/thecloud images build all
+images: engines ## build from Debian's packages busybox, debian, nginx, python, node … into the engine, and a tiny guest
+	@$(BIN)/thecloud images build all guest
 
 .PHONY: images-for-tests
 images-for-tests: engines

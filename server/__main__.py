@@ -148,11 +148,12 @@ def build_images(
     `guest` is a tiny one for virtual machines: a file, images/guest.qcow2 in the data folder.
     """
     import asyncio
+    from itertools import chain
 
     from server import guest_image
     from server import images as recipes
 
-    for name in recipes.names() if names == ["all"] else names:
+    for name in chain.from_iterable(recipes.names() if name == "all" else [name] for name in names):
         if name == "guest":
             target = read(data=data).data / "images/guest.qcow2"
             try:

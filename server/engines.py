@@ -99,6 +99,13 @@ def start_docker() -> None:
                          start_new_session=True)  # fmt: skip
 
 
+def image_tools_version() -> str | None:
+    """That of the tool for containers' images, once those for the guest are there too."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    there = all(shutil.which(program, path=path) for program in ("syslinux", "mcopy", "depmod"))
+    return first_line("mmdebstrap", "--version") if there else None
+
+
 def libvirt_version() -> str | None:
     """That of libvirtd, once QEMU is there too, and the driver's library or what that is built with."""
     path = f"{os.environ['PATH']}:/usr/sbin"
@@ -143,13 +150,12 @@ ENGINES = (
            network_version, lambda: network_version() is not None),
     Engine("qemu-img", "disk images", ("qemu-utils",), lambda: first_line("qemu-img", "--version"),
            lambda: shutil.which("qemu-img") is not None),
-    Engine("image tools", "`thecloud images build`", ("mmdebstrap",), lambda: first_line("mmdebstrap", "--version"),
-           lambda: shutil.which("mmdebstrap") is not None),
-    # Without its -sysv package apt would install systemd, where there is none. The last six: libvirt-python is built
-    # from source, and the tiny guest from Debian's kernel.
+    Engine("image tools", "`thecloud images build`", ("mmdebstrap", "syslinux", "mtools", "kmod"), image_tools_version,
+           lambda: image_tools_version() is not None),
+    # Without its -sysv package apt would install systemd, where there is none. libvirt-python is built from source.
     Engine("libvirt", "instances in virtual machines",
            ("libvirt-daemon-system", "libvirt-daemon-system-sysv", "qemu-system-x86", "qemu-utils",
-            "libvirt-dev", "pkg-config", "gcc", "syslinux", "mtools", "kmod"),
+            "libvirt-dev", "pkg-config", "gcc"),
            libvirt_version, libvirt_answers, "start it as root: `thecloud doctor --fix libvirt`", start_libvirt,
            optional=True),
 )  # fmt: skip
