@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/thecloud/v1/*.proto)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
-.PHONY: help run test bench gen lint lock images engines clean
+.PHONY: help run test bench gen lint lock images engines libvirt ovn clean
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
@@ -42,13 +42,20 @@ lock: $(VENV)/dev ## pin the dependencies anew
 	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra postgres -c requirements.lock pyproject.toml -o requirements-postgres.lock
 	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra ovn -c requirements.lock pyproject.toml -o requirements-ovn.lock
+	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra libvirt -c requirements.lock pyproject.toml -o requirements-libvirt.lock
 	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra dev --extra bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
 
 engines: $(VENV)/run ## install and start the machine's engines, where this user may
 	@$(BIN)/thecloud doctor --fix || [ -z "$$CI" ]
 
-images: engines ## build busybox, debian, nginx, python, node … from Debian's packages into the engine
-	@$(BIN)/thecloud images build all
+libvirt: $(VENV)/run ## what virtual machines need; then THECLOUD_COMPUTE=docker,libvirt make run
+	@$(BIN)/thecloud doctor --fix libvirt
+	@$(MAKE) --no-print-directory $(VENV)/libvirt
+
+ovn: $(VENV)/ovn ## the library that the network driver ovn needs
+
+images: engines ## build from Debian's packages busybox, debian, nginx, python, node … into the engine, and a tiny guest
+	@$(BIN)/thecloud images build all guest
 
 .PHONY: images-for-tests
 images-for-tests: engines
@@ -81,6 +88,9 @@ $(VENV)/run: requirements.lock pyproject.toml
 $(VENV)/dev: $(VENV)/run requirements-dev.lock
 	@$(BIN)/thecloud doctor --fix libvirt >/dev/null || true # libvirt-python is built from source
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock && touch $@
+
+$(VENV)/libvirt $(VENV)/ovn: $(VENV)/%: $(VENV)/run requirements-%.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-$*.lock && touch $@
 
 $(VENV)/bench: $(VENV)/dev requirements-bench.lock
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-bench.lock && touch $@

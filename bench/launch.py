@@ -80,17 +80,24 @@ class Client:
 
     def __init__(self, address: str) -> None:
         self._connection = HTTPConnection(address)
-        self._headers = {"content-type": "application/json"}
+        self._headers: dict[str, str] = {}
         account = {"email": "bench@example.com", "password": uuid4().hex, "name": "bench"}
         self.call("POST", "/auth/register", account)
         self._headers["x-api-key"] = self.call("POST", "/auth/login", account)[1]["api_key"]
 
-    def call(self, verb: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
-        self._connection.request(verb, path, orjson.dumps(body) if body else None, self._headers)
+    def call(self, verb: str, path: str, body: dict[str, Any] | bytes | None = None) -> tuple[int, Any]:
+        """The status and what is in the answer. Bytes are sent as they are, anything else as JSON."""
+        kind = {"content-type": "application/octet-stream" if isinstance(body, bytes) else "application/json"}
+        sent = orjson.dumps(body) if isinstance(body, dict) else body
+        self._connection.request(verb, path, sent, self._headers | kind)
         reply = self._connection.getresponse()
         read = reply.read()
         assert reply.status < 500, read
         return reply.status, orjson.loads(read) if read else None
+
+    def rest(self) -> None:
+        """Close the connection, which the server would do to an idle one. The next call opens another."""
+        self._connection.close()
 
     def launch(self) -> float:
         """Seconds of one launch until the API says RUNNING."""

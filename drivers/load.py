@@ -74,4 +74,4 @@ def find(kind: str, name: str, known: dict[str, str]) -> Any:
     try:
         return getattr(import_module(f"drivers.{name}"), known[name])
     except ModuleNotFoundError as error:
-        raise LookupError(f"the {kind} driver {name!r} needs {error.name}: see requirements-{name}.lock") from None
+        raise LookupError(f"the {kind} driver {name!r} needs {error.name}: `make {name}` installs it") from None

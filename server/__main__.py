@@ -63,7 +63,7 @@ def up(
     app.check_exposure(config)
     config = replace(config, data=process.data_folder(config.data))
     if engines:
-        fix_engines()
+        fix_engines(config)
     supervise.up(config, lambda running: announce(config, running))
 
 
@@ -148,11 +148,12 @@ def build_images(
     `guest` is a tiny one for virtual machines: a file, images/guest.qcow2 in the data folder.
     """
     import asyncio
+    from itertools import chain
 
     from server import guest_image
     from server import images as recipes
 
-    for name in recipes.names() if names == ["all"] else names:
+    for name in chain.from_iterable(recipes.names() if name == "all" else [name] for name in names):
         if name == "guest":
             target = read(data=data).data / "images/guest.qcow2"
             try:
@@ -300,10 +301,12 @@ def database_of(config: Config) -> str:
     return file.read_text()
 
 
-def fix_engines() -> None:
+def fix_engines(config: Config) -> None:
+    """Those without which nothing starts: the database's, and what the compute drivers are named after."""
     from server import engines
 
-    for engine in engines.ENGINES[:2]:
+    names = {"postgresql", *map(str.strip, config.compute.split(","))}
+    for engine in (each for each in engines.ENGINES if each.name in names):
         finding = engines.fix(engine, lambda text: typer.echo(text, err=True))
         if finding.advice:
             typer.echo(f"{engine.name}, for {engine.purpose}: {finding.advice}", err=True)

@@ -15,6 +15,23 @@ from server import postgres
 PATIENCE = 30.0  # seconds for an engine to answer after its start
 DOCKER_SOCKET = Path("/var/run/docker.sock")
 LIBVIRT_SOCKET = "/run/libvirt/libvirt-sock"
+# With Debian's own, libvirt starts machines only where systemd has made cgroups and users for them.
+QEMU_SETTINGS = """user = "root"
+group = "root"
+remember_owner = 0
+security_driver = "none"
+cgroup_controllers = [ ]
+namespaces = [ ]
+"""
+# In a mount namespace, where these settings ($0) take the place of a file in which nobody has set anything.
+START_LIBVIRT = """
+grep -q '^[[:space:]]*[^#[:space:]]' /etc/libvirt/qemu.conf || {
+  mkdir -p /run/thecloud && printf %s "$0" > /run/thecloud/qemu.conf &&
+  mount --bind /run/thecloud/qemu.conf /etc/libvirt/qemu.conf
+}
+/usr/sbin/virtlogd -d
+/usr/sbin/libvirtd -d
+"""
 
 
 @dataclass(frozen=True)
@@ -82,6 +99,13 @@ def start_docker() -> None:
                          start_new_session=True)  # fmt: skip
 
 
+def image_tools_version() -> str | None:
+    """That of the tool for containers' images, once those for the guest are there too."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    there = all(shutil.which(program, path=path) for program in ("syslinux", "mcopy", "depmod"))
+    return first_line("mmdebstrap", "--version") if there else None
+
+
 def libvirt_version() -> str | None:
     """That of libvirtd, once QEMU is there too, and the driver's library or what that is built with."""
     path = f"{os.environ['PATH']}:/usr/sbin"
@@ -98,12 +122,15 @@ def libvirt_answers() -> bool:
 
 
 def start_libvirt() -> None:
-    """Start libvirtd, and what keeps the logs of consoles, the way this machine starts services, else by hand."""
+    """Start libvirtd, and what keeps the logs of consoles, the way this machine starts services, else by hand.
+
+    By hand they get settings that start machines without systemd, unless there are some: no file is changed.
+    """
     if Path("/run/systemd/system").exists():
         subprocess.run([*as_root(), "systemctl", "start", "virtlogd", "libvirtd"], check=False)
         return
-    for program in ("virtlogd", "libvirtd"):
-        subprocess.run([*as_root(), f"/usr/sbin/{program}", "-d"], check=False)
+    namespace = ("unshare", "--mount", "--propagation", "slave")  # what the host mounts later is seen in it
+    subprocess.run([*as_root(), *namespace, "sh", "-c", START_LIBVIRT, QEMU_SETTINGS], check=False)
 
 
 def no_cluster_of_its_own() -> None:
@@ -123,13 +150,12 @@ ENGINES = (
            network_version, lambda: network_version() is not None),
     Engine("qemu-img", "disk images", ("qemu-utils",), lambda: first_line("qemu-img", "--version"),
            lambda: shutil.which("qemu-img") is not None),
-    Engine("image tools", "`thecloud images build`", ("mmdebstrap",), lambda: first_line("mmdebstrap", "--version"),
-           lambda: shutil.which("mmdebstrap") is not None),
-    # Without its -sysv package apt would install systemd, where there is none. The last six: libvirt-python is built
-    # from source, and the tiny guest from Debian's kernel.
+    Engine("image tools", "`thecloud images build`", ("mmdebstrap", "syslinux", "mtools", "kmod"), image_tools_version,
+           lambda: image_tools_version() is not None),
+    # Without its -sysv package apt would install systemd, where there is none. libvirt-python is built from source.
     Engine("libvirt", "instances in virtual machines",
            ("libvirt-daemon-system", "libvirt-daemon-system-sysv", "qemu-system-x86", "qemu-utils",
-            "libvirt-dev", "pkg-config", "gcc", "syslinux", "mtools", "kmod"),
+            "libvirt-dev", "pkg-config", "gcc"),
            libvirt_version, libvirt_answers, "start it as root: `thecloud doctor --fix libvirt`", start_libvirt,
            optional=True),
 )  # fmt: skip

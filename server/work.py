@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_OID, UUID, uuid4, uuid5
 
@@ -106,21 +107,22 @@ def follows(function: Callable[["App"], Awaitable[None]]) -> Callable[["App"], A
 
 async def follow(app: "App") -> None:
     """Have everything followed that is to be, until this is cancelled."""
-
-    async def forever(function: Callable[["App"], Awaitable[None]]) -> None:
-        told = ""
-        while True:
-            try:
-                await function(app)
-            except Exception as exception:
-                if (error := repr(exception)) != told:  # once, however long it lasts
-                    log.warning("follow_failed", what=f"{function.__module__}.{function.__name__}", error=error)
-                    told = error
-            await asyncio.sleep(POLL)
-
     async with asyncio.TaskGroup() as group:
         for function in FOLLOWING:
-            group.create_task(forever(function))
+            group.create_task(forever(f"{function.__module__}.{function.__name__}", partial(function, app)))
+
+
+async def forever(what: str, function: Callable[[], Awaitable[None]]) -> None:
+    """Call the function again and again, a moment after it ended or failed."""
+    told = ""
+    while True:
+        try:
+            await function()
+        except Exception as exception:
+            if (error := repr(exception)) != told:  # once, however long it lasts
+                log.warning("follow_failed", what=what, error=error)
+                told = error
+        await asyncio.sleep(POLL)
 
 
 _now = sa.func.clock_timestamp()

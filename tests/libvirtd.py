@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -16,18 +17,14 @@ import libvirt
 from drivers.contracts import InstanceSpec
 from drivers.libvirt import LibvirtCompute
 from drivers.libvirt_engine import run_events
+from server.engines import QEMU_SETTINGS
 from tests.drivers.contract import until
 
 PATIENCE = 20.0
 BOOT = 90.0  # seconds for the guest to be ready: ten, on a machine that does nothing else
 FOLDERS = ("etc/libvirt", "var/lib/libvirt", "var/log/libvirt", "var/cache/libvirt", "run/libvirt")
-QEMU = """user = "root"
-group = "root"
-remember_owner = 0
-security_driver = "none"
-cgroup_controllers = [ ]
-namespaces = [ ]
-"""
+# Of several libvirtds that look for a free port for a screen at once, two may find the same: each begins elsewhere.
+SCREENS = 5900 + os.getpid() % 90
 SOCKETS = 'auth_unix_rw = "none"\nunix_sock_group = "root"\n'
 
 
@@ -41,7 +38,7 @@ class Libvirtd:
         for folder in FOLDERS:
             (self.folder / folder).mkdir(parents=True)
             Path("/", folder).mkdir(parents=True, exist_ok=True)
-        (self.folder / "etc/libvirt/qemu.conf").write_text(QEMU)
+        (self.folder / "etc/libvirt/qemu.conf").write_text(f"{QEMU_SETTINGS}remote_display_port_min = {SCREENS}\n")
         (self.folder / "etc/libvirt/libvirtd.conf").write_text(SOCKETS)
         self.uri = f"qemu+unix:///system?socket={self.folder}/run/libvirt/libvirt-sock"
         self._logger = self._run("virtlogd")
@@ -61,12 +58,17 @@ class Libvirtd:
         self._daemon.send_signal(signal.SIGKILL)
         self._daemon.wait()
 
-    def close(self) -> None:
+    def clear(self) -> None:
+        """Have no machine left."""
         connection = libvirt.open(self.uri)
         for domain in connection.listAllDomains():
-            if domain.isActive():
+            with suppress(libvirt.libvirtError):
                 domain.destroy()
+            domain.undefine()
         connection.close()
+
+    def close(self) -> None:
+        self.clear()
         self.kill()
         self._logger.kill()
         self._logger.wait()

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from server.instances import I, Instance, compute_of, network_changed
 from server.networks import Subnet
 from server.provision import observed, pending, reconciles
 from server.services import images, instance_types, logs
-from server.work import NotYet, every, follows, nudge
+from server.work import NotYet, every, follows, forever, nudge
 
 if TYPE_CHECKING:
     from server.app import App
@@ -117,9 +118,9 @@ async def follow(app: "App") -> None:
             app.bell.set()
 
     async with asyncio.TaskGroup() as group:
-        for compute in app.drivers.compute.values():
+        for name, compute in app.drivers.compute.items():
             if isinstance(compute, SupportsEvents):
-                group.create_task(listen(compute))
+                group.create_task(forever(f"events of {name}", partial(listen, compute)))
 
 
 @every(timedelta(seconds=15), each_host=True)

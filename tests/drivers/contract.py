@@ -193,7 +193,8 @@ class ComputeContract:
         first = await settled(driver, replace(spec, power=power))
         for memory_mb, vcpus in ((160, 0.9), (80, 0.25)):
             resized = replace(spec, power=power, memory_mb=memory_mb, vcpus=vcpus)
-            assert await driver.apply(resized) == first
+            seen = await driver.apply(resized)
+            assert replace(seen, vnc_port=first.vnc_port) == first, "a restart may give it another port"
             if power == "STOPPED":
                 assert (await driver.apply(replace(resized, power="RUNNING"))).power == "RUNNING"
             stats = await driver.stats(spec.id)
@@ -477,7 +478,11 @@ class ComputeContract:
         self.needs("pause", "stats")
         assert isinstance(driver, SupportsStats)
         await settled(driver, replace(spec, power="PAUSED"))
-        assert (await driver.stats(spec.id)).cpu_percentage == pytest.approx(0, abs=1)
+
+        async def at_rest() -> bool:
+            return (await driver.stats(spec.id)).cpu_percentage < 1
+
+        await until(at_rest)  # a machine monitor has a little to do after a start
 
     async def test_a_console_answers_what_is_typed(self, driver: ComputeDriver, spec: InstanceSpec) -> None:
         self.needs("console")

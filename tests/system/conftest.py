@@ -6,6 +6,7 @@ import zlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from aiodocker import Docker, DockerError
@@ -15,6 +16,9 @@ from drivers.linux_plan import External
 from server import images
 from tests.engines import require
 from tests.system.process import Thecloud, unless_absent
+
+if TYPE_CHECKING:
+    from tests.libvirtd import Libvirtd
 
 NETWORK = "thecloud"
 LAST = "32000"  # the metric of a route that is taken when there is no other
@@ -89,6 +93,22 @@ async def network_cloud(docker: Docker) -> AsyncIterator[Thecloud]:
             await cloud.process.kill()
         for id in await network_of(cloud).list():
             await network_of(cloud).delete(id)
+
+
+@pytest.fixture
+async def machine_cloud(network_cloud: Thecloud, libvirtd: "Libvirtd") -> AsyncIterator[Thecloud]:
+    """A cloud that starts containers and virtual machines, of which none is left afterwards."""
+    folder = network_cloud.folder / "machines"
+    folder.mkdir()
+    (folder / "virt-type").write_text("qemu\n")
+    network_cloud.environment |= {
+        "THECLOUD_COMPUTE": "docker,libvirt", "THECLOUD_LIBVIRT_URI": libvirtd.uri,
+        "THECLOUD_LIBVIRT_FOLDER": str(folder),
+    }  # fmt: skip
+    yield network_cloud
+    if network_cloud.process and network_cloud.process.running:
+        await network_cloud.process.kill()
+    libvirtd.clear()
 
 
 @pytest.fixture(scope="module")

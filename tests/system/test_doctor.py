@@ -1,13 +1,24 @@
 """The commands that say something and end."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from server import engines, images, postgres
 from tests.engines import require
-from tests.system.process import command
+from tests.system.process import ROOT, command
 
+DEBIANS = '#user = "libvirt-qemu"\n\n  # and so on\n'
+# Starts libvirtd, and says what it sees, and whether it answers.
+START = """
+from pathlib import Path
+from server import engines
+engines.start_libvirt()
+seen = Path("/proc", Path("/run/libvirtd.pid").read_text(), "root/etc/libvirt/qemu.conf").read_text()
+print(seen + ("answers" if engines.libvirt_answers() else "does not answer"))
+"""
 COMMANDS = ("up", "serve", "work", "migrate", "doctor", "images")
 
 
@@ -42,6 +53,25 @@ async def test_doctor_finds_a_running_docker_engine() -> None:
     told = await command("doctor", COLUMNS="200")
     (line,) = [line for line in told.output.splitlines() if " docker " in line]
     assert "yes" in line
+
+
+@pytest.mark.parametrize("theirs", ["", "max_queued = 7\n"])
+def test_libvirtd_started_by_hand_has_settings_of_ours_unless_there_are_some(theirs: str, tmp_path: Path) -> None:
+    require("libvirt")
+    mounts = ""
+    for name in ("etc/libvirt", "var/lib/libvirt", "var/cache/libvirt", "var/log/libvirt", "run"):
+        (tmp_path / name).mkdir(parents=True)
+        mounts += f"mount --bind {tmp_path}/{name} /{name} && "
+    configuration = tmp_path / "etc/libvirt/qemu.conf"
+    configuration.write_text(DEBIANS + theirs)
+    told = subprocess.run(
+        # In a namespace of processes too: what is started ends with the first of them.
+        ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", f'{mounts}exec "$0" -c "$1"',
+         sys.executable, START],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert told.stdout == (DEBIANS + theirs if theirs else engines.QEMU_SETTINGS) + "answers\n", told.stderr
+    assert configuration.read_text() == DEBIANS + theirs
 
 
 async def test_help_names_every_command_a_user_needs() -> None:

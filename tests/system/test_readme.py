@@ -13,23 +13,30 @@ from tests.system.process import ROOT, Thecloud
 
 
 def block(language: str, page: str = "README.md") -> str:
-    """The block of this language that the page says is run here."""
+    """The block of this language that the page says is run by a test."""
     written = (ROOT / page).read_text()
-    [text] = re.findall(rf"<!-- [^>]*test_readme.py runs[^>]* -->\n```{language}\n(.*?)```", written, re.DOTALL)
+    [text] = re.findall(rf"<!-- [^>]*test_[a-z_]+.py runs[^>]* -->\n```{language}\n(.*?)```", written, re.DOTALL)
     return str(text)
 
 
-async def run(*command: str, folder: Path) -> str:
-    """What the command prints; it must succeed."""
+async def run(*command: str, folder: Path, seconds: float = 60) -> str:
+    """What the command prints; it must succeed in time."""
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'generated'}", "no_proxy": "127.0.0.1"}
     child = await asyncio.create_subprocess_exec(
         *command, cwd=folder, env=environment, stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(seconds):
         output, _ = await child.communicate()
     assert child.returncode == 0, output.decode()
     return output.decode()
+
+
+async def register(cloud: Thecloud) -> None:
+    """Somebody whom the first session has left."""
+    async with cloud.client() as client:
+        ada = {"email": "ada@example.com", "password": "correct horse", "name": "Ada"}
+        assert (await client.post("/auth/register", json=ada)).status_code == 201
 
 
 async def test_the_first_session_ends_with_a_container_that_answers(cloud: Thecloud, tmp_path: Path) -> None:
@@ -55,9 +62,7 @@ async def test_the_session_about_networks_ends_with_a_page_over_an_elastic_ip(
     cloud = network_cloud
     await images.build("nginx", say=print)
     await cloud.up()
-    async with cloud.client() as client:
-        ada = {"email": "ada@example.com", "password": "correct horse", "name": "Ada"}
-        assert (await client.post("/auth/register", json=ada)).status_code == 201
+    await register(cloud)
     session = block("sh", "docs/networks.md").replace("127.0.0.1:8080", urlsplit(cloud.http).netloc)
     said = await run("bash", "-e", "-o", "pipefail", "-c", session, folder=tmp_path)
     for expected in (

@@ -30,24 +30,11 @@ SEED = int(os.environ.get("THECLOUD_TEST_SEED") or random.randrange(2**32))
 
 
 @pytest.fixture
-async def client(network_cloud: Thecloud, libvirtd: Libvirtd) -> AsyncIterator[Client]:
+async def client(machine_cloud: Thecloud) -> AsyncIterator[Client]:
     """Somebody in a cloud that starts containers and virtual machines."""
-    folder = network_cloud.folder / "machines"
-    folder.mkdir()
-    (folder / "virt-type").write_text("qemu\n")
-    network_cloud.environment |= {
-        "THECLOUD_COMPUTE": "docker,libvirt", "THECLOUD_LIBVIRT_URI": libvirtd.uri,
-        "THECLOUD_LIBVIRT_FOLDER": str(folder),
-    }  # fmt: skip
     with ExitStack() as stack:
-        await network_cloud.up()
-        yield Client(network_cloud, await network_cloud.person(), stack)
-        if network_cloud.process and network_cloud.process.running:
-            await network_cloud.process.kill()
-        for domain in domains(libvirtd):
-            with suppress(libvirt.libvirtError):
-                domain.destroy()
-            domain.undefine()
+        await machine_cloud.up()
+        yield Client(machine_cloud, await machine_cloud.person(), stack)
 
 
 def domains(libvirtd: Libvirtd) -> list[Any]:
