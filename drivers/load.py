@@ -9,6 +9,7 @@ from typing import Any
 from drivers.contracts import ComputeDriver, Mailer, SupportsImageArchives
 from drivers.linux_plan import External
 from drivers.network import NetworkDriver
+from drivers.objects import ObjectStore
 from drivers.volumes import VolumeDriver
 
 
@@ -20,6 +21,7 @@ class Drivers:
     network: NetworkDriver
     volumes: VolumeDriver
     mail: Mailer
+    objects: ObjectStore
     closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     def starting(self, format: str) -> str | None:
@@ -39,7 +41,7 @@ class Drivers:
 def load(
     *, compute: str, network: str, cloud_id: str, publish: str, external: str, data: Path, smtp_url: str,
     mail_from: str, volumes: str = "directory", ovn: Mapping[str, str] | None = None,
-    libvirt: Mapping[str, Any] | None = None, rbd: Mapping[str, str] | None = None,
+    libvirt: Mapping[str, Any] | None = None, rbd: Mapping[str, str] | None = None, objects: str = "files",
 ) -> Drivers:  # fmt: skip
     """The drivers by name; `compute` may have several. Raises LookupError for one that there is not, ValueError for a
     range that is none.
@@ -59,9 +61,10 @@ def load(
     keeping = find("volumes", volumes, {"directory": "DirectoryVolumes", "rbd": "RbdVolumes"})
     folder = data / "volumes"
     disks = keeping(cloud_id, folder, **rbd or {}) if volumes == "rbd" else keeping(folder)
+    stores = find("objects", objects, {"files": "FileObjects"})
     mail: Mailer = Smtp(smtp_url, mail_from) if smtp_url else Outbox(data / "outbox", mail_from)
     closing = [*(each.close for each in computing.values()), *([networking.close] if network == "ovn" else [])]
-    return Drivers(computing, networking, disks, mail, closing)
+    return Drivers(computing, networking, disks, mail, stores(data / "objects"), closing)
 
 
 def find(kind: str, name: str, known: dict[str, str]) -> Any:

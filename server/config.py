@@ -38,6 +38,7 @@ class Config:
     rbd_pool: str = "rbd"  # of the driver rbd: the Ceph pool that volumes are in
     rbd_conf: str = "/etc/ceph/ceph.conf"  # and where Ceph is
     rbd_id: str = "admin"  # and the name of its user there, without `client.`
+    objects: str = "files"  # the driver of objects: a module of drivers/
     external_network: str = "100.64.0.0/16"  # that elastic IPs are addresses of; its first is the gateway's
     image_bytes: int = 10 * 2**30  # the largest file of an image
     image_disk_gb: int = 100  # the largest disk that may be in one, in GiB

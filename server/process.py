@@ -44,7 +44,7 @@ async def main(
             drivers = load.load(
                 compute=config.compute, network=config.network, cloud_id=str(this_cloud.id), publish=config.publish,
                 external=config.external_network, data=config.data, smtp_url=config.smtp_url,
-                mail_from=config.mail_from, volumes=config.volumes,
+                mail_from=config.mail_from, volumes=config.volumes, objects=config.objects,
                 ovn={"northbound": config.ovn_northbound, "southbound": config.ovn_southbound,
                      "switch": config.ovs_database},
                 libvirt={"uri": config.libvirt_uri, "folder": config.libvirt_folder},

@@ -38,6 +38,7 @@ from server.pipeline import Pipeline
 from server.services.tenants import Tenant
 from tests.drivers.fake import FakeCompute, FakeMachines
 from tests.drivers.fake_network import FakeNetwork
+from tests.drivers.fake_objects import FakeObjects
 from tests.drivers.fake_volumes import FakeVolumes
 from tests.engines import require
 
@@ -205,7 +206,11 @@ async def running_cloud(url: str, data: Path, config: Config | None = None) -> A
         volumes = FakeVolumes()
         machines = FakeMachines()
         drivers = Drivers(
-            {"docker": compute, "libvirt": machines}, network, volumes, Outbox(data / "outbox", config.mail_from)
+            {"docker": compute, "libvirt": machines},
+            network,
+            volumes,
+            Outbox(data / "outbox", config.mail_from),
+            FakeObjects(),
         )
         keys = Keys(database)
         app = server_app.App(config, database, drivers, keys, this_cloud, "http://cloud")
