@@ -42,6 +42,7 @@ lock: $(VENV)/dev ## pin the dependencies anew
 	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra postgres -c requirements.lock pyproject.toml -o requirements-postgres.lock
 	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra ovn -c requirements.lock pyproject.toml -o requirements-ovn.lock
+	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra s3 -c requirements.lock pyproject.toml -o requirements-s3.lock
 	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra dev --extra bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
 
 engines: $(VENV)/run ## install and start the machine's engines, where this user may

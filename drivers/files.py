@@ -17,10 +17,10 @@ from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID, uuid4
 
-from drivers.objects import Hashes, NoRoom, StorageNode, Stored, pieces
+from drivers.objects import Hashes, NoRoom, StorageNode, Stored, pieces, settled
 
 THREADS = 16  # most of them wait for the disk
 PIECE = 2**20
@@ -283,13 +283,6 @@ class Reading:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-
-async def settled(running: asyncio.Future[Any]) -> None:
-    """Wait until it has ended, however often this is cancelled meanwhile."""
-    while not running.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([running])
 
 
 @contextmanager

@@ -6,11 +6,13 @@ made it up; what is here and in no row is an orphan, found by `list` and removed
 tests/drivers/object_contract.py is this text as tests; every driver passes it.
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 
@@ -118,3 +120,10 @@ async def pieces(data: AsyncIterator[bytes], size: int) -> AsyncGenerator[bytes]
             length += len(more)
     if kept:
         yield b"".join(kept)
+
+
+async def settled(running: asyncio.Future[Any]) -> None:
+    """Wait until it has ended, however often this is cancelled meanwhile."""
+    while not running.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([running])

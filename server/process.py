@@ -49,6 +49,9 @@ async def main(
                      "switch": config.ovs_database},
                 libvirt={"uri": config.libvirt_uri, "folder": config.libvirt_folder},
                 rbd={"pool": config.rbd_pool, "conf": config.rbd_conf, "id": config.rbd_id},
+                s3={"endpoint": config.objects_s3_endpoint, "bucket": config.objects_s3_bucket,
+                    "access_key": config.objects_s3_access_key, "secret_key": config.objects_s3_secret_key,
+                    "region": config.objects_s3_region},
             )  # fmt: skip
         except LookupError as error:
             raise BadConfig(str(error)) from None
