@@ -24,6 +24,7 @@ from drivers.objects import Hashes, NoRoom, StorageNode, Stored, pieces, settled
 
 THREADS = 16  # most of them wait for the disk
 PIECE = 2**20
+BEGUN = 8 * 2**20  # bytes after which the disk begins with them
 FLUSHED = 64 * 2**20  # bytes after which the disk has them: all at the end would have others wait for seconds
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # the file system cannot
@@ -85,7 +86,7 @@ class FileObjects:
     async def get(self, id: UUID, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
         reading = Reading(self._path(id), id, start, end)
         try:
-            while data := await self._blocking(reading.next):
+            while not reading.ended and (data := await self._blocking(reading.next)):
                 yield data
         finally:
             reading.close()
@@ -145,9 +146,7 @@ class FileObjects:
         return [self._folder / NEW, *(each for each in self._folder.glob("??/?"))]
 
     def _started(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
-        running = asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *arguments))
-        running.add_done_callback(asyncio.Future.exception)  # somebody has heard of it, also when nobody waits any more
-        return running
+        return asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *arguments))
 
     async def _blocking(self, function: Callable[..., T], *arguments: object) -> T:
         """Call it in a thread, and do not go on before it has ended: no thread uses a file that was closed."""
@@ -230,9 +229,11 @@ class New:
         self._wrote(len(data))
 
     def _wrote(self, length: int) -> None:
-        self._written += length
-        if self._written // FLUSHED > (self._written - length) // FLUSHED:
-            with room():
+        before, self._written = self._written, self._written + length
+        with room():
+            if self._written // BEGUN > before // BEGUN:  # not waited for: the disk is busy while more is hashed
+                os.posix_fadvise(self._file, before // BEGUN * BEGUN, BEGUN, os.POSIX_FADV_DONTNEED)
+            if self._written // FLUSHED > before // FLUSHED:
                 os.fdatasync(self._file)
 
 
@@ -242,6 +243,7 @@ class Reading:
     def __init__(self, path: Path, id: UUID, start: int = 0, end: int | None = None) -> None:
         self._path, self._id, self._file = path, id, -1
         self.at, self._end = start, end
+        self.ended = False  # there is no need to ask for a next piece
 
     def open(self) -> None:
         """Raises LookupError when it is not there."""
@@ -259,8 +261,10 @@ class Reading:
     def next(self) -> bytes:
         """The next piece; nothing at the end."""
         self.open()
-        data = os.pread(self._file, PIECE if self._end is None else max(0, min(PIECE, self._end - self.at)), self.at)
+        wanted = PIECE if self._end is None else max(0, min(PIECE, self._end - self.at))
+        data = os.pread(self._file, wanted, self.at)
         self.at += len(data)
+        self.ended = len(data) < PIECE
         return data
 
     def copied(self, file: int, offset: int, at: int, length: int) -> bool:

@@ -127,3 +127,5 @@ async def settled(running: asyncio.Future[Any]) -> None:
     while not running.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait([running])
+    if not running.cancelled():
+        running.exception()  # which has been heard of

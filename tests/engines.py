@@ -56,7 +56,7 @@ def _ceph() -> bool:
 def _s3() -> bool:
     """A Ceph with a gateway; its programs make one, in nobody's kernel."""
     programs = (*ceph.PROGRAMS, *ceph.GATEWAY_PROGRAMS)
-    return find_spec("aiobotocore") is not None and all(shutil.which(program, path=ceph.PATH) for program in programs)
+    return all(shutil.which(program, path=ceph.PATH) for program in programs)
 
 
 PROBES: dict[str, Callable[[], bool]] = {

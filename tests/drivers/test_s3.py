@@ -2,17 +2,18 @@
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiobotocore.session import get_session
 
+from drivers import load
+from drivers.s3 import S3Objects
 from tests import ceph
 from tests.drivers.object_contract import ObjectContract, got, made, sent
 from tests.engines import require
-
-if TYPE_CHECKING:
-    from drivers.s3 import S3Objects
 
 BUCKET = "objects"
 
@@ -25,9 +26,7 @@ def endpoint() -> Iterator[str]:
         yield url
 
 
-def store(endpoint: str, cloud_id: str = "", bucket: str = BUCKET) -> "S3Objects":
-    from drivers.s3 import S3Objects
-
+def store(endpoint: str, cloud_id: str = "", bucket: str = BUCKET) -> S3Objects:
     return S3Objects(cloud_id or str(uuid4()), endpoint=endpoint, bucket=bucket, access_key=ceph.ACCESS_KEY,
                      secret_key=ceph.SECRET_KEY, region="us-east-1")  # fmt: skip
 
@@ -35,8 +34,6 @@ def store(endpoint: str, cloud_id: str = "", bucket: str = BUCKET) -> "S3Objects
 @pytest.fixture(scope="module")
 async def client(endpoint: str) -> AsyncIterator[Any]:
     """Of the S3 server, which has the bucket."""
-    from aiobotocore.session import get_session
-
     keys = {"aws_access_key_id": ceph.ACCESS_KEY, "aws_secret_access_key": ceph.SECRET_KEY}
     async with get_session().create_client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys) as client:
         await client.create_bucket(Bucket=BUCKET)
@@ -44,7 +41,7 @@ async def client(endpoint: str) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def driver(endpoint: str, client: Any) -> AsyncIterator["S3Objects"]:
+async def driver(endpoint: str, client: Any) -> AsyncIterator[S3Objects]:
     driver = store(endpoint)
     yield driver
     for id in {id async for id, _ in driver.list()}:
@@ -54,12 +51,10 @@ async def driver(endpoint: str, client: Any) -> AsyncIterator["S3Objects"]:
 
 class TestS3Objects(ObjectContract):
     @pytest.fixture
-    def driver(self, driver: "S3Objects") -> "S3Objects":
+    def driver(self, driver: S3Objects) -> S3Objects:
         return driver
 
-    async def test_an_upload_that_was_not_completed_is_listed_and_deleted(
-        self, driver: "S3Objects", client: Any
-    ) -> None:
+    async def test_an_upload_that_was_not_completed_is_listed_and_deleted(self, driver: S3Objects, client: Any) -> None:
         [node] = await driver.nodes()
         cloud_id, id = node.data_dir.split("/")[3], uuid4()
         key = {"Bucket": BUCKET, "Key": f"{cloud_id}/{id}"}
@@ -74,7 +69,7 @@ class TestS3Objects(ObjectContract):
         assert not [found async for found in driver.list()]
 
     async def test_large_parts_are_copied_where_they_are(
-        self, driver: "S3Objects", monkeypatch: pytest.MonkeyPatch
+        self, driver: S3Objects, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         parts, data = [uuid4(), uuid4()], made(9 * 2**20)
         for part in parts:
@@ -86,7 +81,7 @@ class TestS3Objects(ObjectContract):
         monkeypatch.setattr("drivers.s3.Upload.add", sending)
         assert (await driver.compose(uuid4(), parts)).size_bytes == 2 * len(data)
 
-    async def test_clouds_in_one_bucket_do_not_see_each_other(self, driver: "S3Objects", endpoint: str) -> None:
+    async def test_clouds_in_one_bucket_do_not_see_each_other(self, driver: S3Objects, endpoint: str) -> None:
         other, id = store(endpoint), uuid4()
         await driver.put(id, sent(b"mine"))
         assert not [found async for found in other.list()]
@@ -107,7 +102,6 @@ class TestS3Objects(ObjectContract):
 
 
 async def test_where_nobody_answers_it_is_dead() -> None:
-    require("s3")
     driver = store(f"http://127.0.0.1:{ceph.port()}")
     [node] = await driver.nodes()
     assert node.status == "dead"
@@ -115,6 +109,15 @@ async def test_where_nobody_answers_it_is_dead() -> None:
 
 
 def test_what_is_not_set_is_said() -> None:
-    require("s3")
     with pytest.raises(LookupError, match="THECLOUD_OBJECTS_S3_ENDPOINT"):
         store("")
+
+
+async def test_the_driver_is_loaded_by_its_name(tmp_path: Path) -> None:
+    settings = {"endpoint": "http://127.0.0.1:1", "bucket": "b", "access_key": "a", "secret_key": "s", "region": "r"}
+    loaded = load.load(compute="docker", network="linux", cloud_id="test", publish="127.0.0.1",
+                       external="198.18.0.0/16", data=tmp_path, smtp_url="", mail_from="", objects="s3",
+                       s3=settings)  # fmt: skip
+    assert isinstance(loaded.objects, S3Objects)
+    assert not loaded.objects.one_host
+    await loaded.close()
