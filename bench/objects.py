@@ -17,11 +17,12 @@ from uuid import UUID, uuid4
 import uvloop
 
 from bench.figure import figure, medians
-from drivers.files import FileObjects
+from drivers.files import FileObjects, synced
 
 SMALL, LARGE, PIECE = os.urandom(1024), 256 * 2**20, os.urandom(2**18)
 PUTS, GETS, AT_ONCE, ROUNDS = 200, 1000, 16, 5
 BY_HAND = "open, write, fsync, rename"
+AS_DURABLE = f"{BY_HAND}, fsync of the folder"
 
 
 def figures() -> Iterator[dict[str, Any]]:
@@ -30,7 +31,9 @@ def figures() -> Iterator[dict[str, Any]]:
         (folder / "bare").mkdir()
         ours, bare = Ours(FileObjects(folder / "objects"), runner), Bare(folder / "bare")
         ours.fill()
-        yield compared("object puts", "puts/s", BY_HAND, ours.puts, bare.puts)
+        rate, plain, durable = medians(ROUNDS, ours.puts, bare.puts, bare.durable_puts)
+        yield figure("object puts", round(rate), "puts/s", BY_HAND, rate / plain, None)
+        yield figure("object puts, durable", round(rate), "puts/s", AS_DURABLE, rate / durable, None)
         at_once = f"{AT_ONCE} at once"
         yield compared(f"object puts, {at_once}", "puts/s", f"{BY_HAND} in {AT_ONCE} threads", ours.puts_at_once,
                        bare.puts_at_once)  # fmt: skip
@@ -118,6 +121,13 @@ class Bare:
     def puts(self) -> float:
         began = perf_counter()
         self._puts(PUTS)
+        return PUTS / (perf_counter() - began)
+
+    def durable_puts(self) -> float:
+        began = perf_counter()
+        for _ in range(PUTS):
+            write(str(self._folder / str(uuid4())), [SMALL])
+            synced(self._folder)
         return PUTS / (perf_counter() - began)
 
     def puts_at_once(self) -> float:

@@ -24,7 +24,6 @@ from drivers.objects import Hashes, NoRoom, StorageNode, Stored, pieces, settled
 
 THREADS = 16  # most of them wait for the disk
 PIECE = 2**20
-BEGUN = 8 * 2**20  # bytes after which the disk begins with them
 FLUSHED = 64 * 2**20  # bytes after which the disk has them: all at the end would have others wait for seconds
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # the file system cannot
@@ -103,8 +102,8 @@ class FileObjects:
         reading, hashes = Reading(self._path(id), id), Hashes()
         try:
             await self._blocking(reading.open_anew)
-            while data := await self._blocking(reading.next):
-                await self._blocking(hashes.update, data)
+            while await self._blocking(reading.hash, hashes):
+                pass
         except LookupError:
             return None
         finally:
@@ -188,8 +187,7 @@ class New:
 
     def finish(self, last: bytes) -> Stored:
         """Add the last of it, and have it in its place, on the disk."""
-        self._write(last)
-        self._hashes.update(last)
+        self.append(last)
         target = self._folder / path(self._id)
         with room():
             os.fsync(self._file)
@@ -230,10 +228,8 @@ class New:
 
     def _wrote(self, length: int) -> None:
         before, self._written = self._written, self._written + length
-        with room():
-            if self._written // BEGUN > before // BEGUN:  # not waited for: the disk is busy while more is hashed
-                os.posix_fadvise(self._file, before // BEGUN * BEGUN, BEGUN, os.POSIX_FADV_DONTNEED)
-            if self._written // FLUSHED > before // FLUSHED:
+        if self._written // FLUSHED > before // FLUSHED:
+            with room():
                 os.fdatasync(self._file)
 
 
@@ -266,6 +262,12 @@ class Reading:
         self.at += len(data)
         self.ended = len(data) < PIECE
         return data
+
+    def hash(self, hashes: Hashes) -> bool:
+        """Take the next piece into the hashes; False when there is none."""
+        data = self.next()
+        hashes.update(data)
+        return bool(data)
 
     def copied(self, file: int, offset: int, at: int, length: int) -> bool:
         """Whether the file system has copied so many bytes of it itself, to this offset of another file."""

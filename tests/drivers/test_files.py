@@ -116,6 +116,14 @@ class TestFileObjects(ObjectContract):
         [node] = await FileObjects(tmp_path / "file" / "objects").nodes()
         assert node.status == "dead"
 
+    async def test_where_nothing_can_be_written_it_is_suspect(self, little: Path) -> None:
+        driver = FileObjects(little)
+        [node] = await driver.nodes()
+        assert (node.status, node.total_bytes) == ("alive", 2**21)
+        subprocess.run(["mount", "-o", "remount,ro", little], check=True)  # noqa: ASYNC221
+        [node] = await driver.nodes()
+        assert node.status == "suspect"
+
     async def test_what_cannot_be_copied_by_the_file_system_is_written(
         self, driver: FileObjects, monkeypatch: pytest.MonkeyPatch
     ) -> None:
