@@ -1,5 +1,6 @@
 """Objects in a real Ceph, through its S3 gateway."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from aiobotocore.session import get_session
 
 from drivers import load
+from drivers.objects import NoRoom
 from drivers.s3 import S3Objects
 from tests import ceph
 from tests.drivers.object_contract import ObjectContract, got, made, sent
@@ -19,10 +21,17 @@ BUCKET = "objects"
 
 
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
+def configuration() -> Iterator[Path]:
     """Of a Ceph of our own."""
     require("s3")
-    with ceph.running() as config, ceph.gateway(config) as url:
+    with ceph.running() as config:
+        yield config
+
+
+@pytest.fixture(scope="module")
+def endpoint(configuration: Path) -> Iterator[str]:
+    """Of its gateway."""
+    with ceph.gateway(configuration) as url:
         yield url
 
 
@@ -38,6 +47,16 @@ async def client(endpoint: str) -> AsyncIterator[Any]:
     async with get_session().create_client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys) as client:
         await client.create_bucket(Bucket=BUCKET)
         yield client
+
+
+@pytest.fixture
+async def little(configuration: Path, client: Any) -> str:
+    """A bucket that may have two MiB."""
+    await client.create_bucket(Bucket="little")
+    quota = ("--conf", str(configuration), "--name", "client.gateway", "--quota-scope", "bucket", "--bucket", "little")
+    await asyncio.to_thread(ceph.run, "radosgw-admin", "quota", "set", *quota, "--max-size", str(2**21))
+    await asyncio.to_thread(ceph.run, "radosgw-admin", "quota", "enable", *quota)
+    return "little"
 
 
 @pytest.fixture
@@ -90,6 +109,15 @@ class TestS3Objects(ObjectContract):
             await got(other, id)
         await other.close()
         assert await got(driver, id) == b"mine"
+
+    async def test_where_there_is_no_room_nothing_is_left(self, endpoint: str, little: str) -> None:
+        driver, id = store(endpoint, bucket=little), uuid4()
+        await driver.put(id, sent(made(2**20)))
+        for size in (3 * 2**20, 20 * 2**20):
+            with pytest.raises(NoRoom):
+                await driver.put(uuid4(), sent(made(size)))
+        assert [found async for found, _ in driver.list()] == [id]
+        await driver.close()
 
     async def test_without_its_bucket_nothing_is_taken_for_gone(self, endpoint: str) -> None:
         driver = store(endpoint, bucket="absent")
