@@ -43,6 +43,7 @@ lock: $(VENV)/dev ## pin the dependencies anew
 	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra postgres -c requirements.lock pyproject.toml -o requirements-postgres.lock
 	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra ovn -c requirements.lock pyproject.toml -o requirements-ovn.lock
 	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra libvirt -c requirements.lock pyproject.toml -o requirements-libvirt.lock
+	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra s3 -c requirements.lock pyproject.toml -o requirements-s3.lock
 	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --extra dev --extra bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
 
 engines: $(VENV)/run ## install and start the machine's engines, where this user may

@@ -13,7 +13,7 @@ from bench.figure import figure
 
 GROUPS = (
     "codec", "access", "pipeline", "database", "echo", "rest", "watch", "memory", "launch", "network", "rules",
-    "upload", "machine",
+    "upload", "machine", "objects",
 )  # fmt: skip
 
 

@@ -41,12 +41,13 @@ class Drivers:
 def load(
     *, compute: str, network: str, cloud_id: str, publish: str, external: str, data: Path, smtp_url: str,
     mail_from: str, volumes: str = "directory", ovn: Mapping[str, str] | None = None,
-    libvirt: Mapping[str, Any] | None = None, rbd: Mapping[str, str] | None = None,
+    libvirt: Mapping[str, Any] | None = None, rbd: Mapping[str, str] | None = None, objects: str = "files",
+    s3: Mapping[str, str] | None = None,
 ) -> Drivers:  # fmt: skip
     """The drivers by name; `compute` may have several. Raises LookupError for one that there is not, ValueError for a
     range that is none.
 
-    `ovn`, `libvirt` and `rbd` have what the drivers of these names are made with, such as where their daemons are.
+    `ovn`, `libvirt`, `rbd` and `s3` have what the drivers of these names are made with, such as where they connect to.
     """
     from drivers.mail import Outbox, Smtp
 
@@ -61,10 +62,12 @@ def load(
     keeping = find("volumes", volumes, {"directory": "DirectoryVolumes", "rbd": "RbdVolumes"})
     folder = data / "volumes"
     disks = keeping(cloud_id, folder, **rbd or {}) if volumes == "rbd" else keeping(folder)
+    storing = find("objects", objects, {"files": "FileObjects", "s3": "S3Objects"})
+    store = storing(cloud_id, **s3 or {}) if objects == "s3" else storing(data / "objects")
     mail: Mailer = Smtp(smtp_url, mail_from) if smtp_url else Outbox(data / "outbox", mail_from)
-    closing = [*(each.close for each in computing.values()), *([networking.close] if network == "ovn" else [])]
-    objects: Any = None  # no driver of objects is merged yet
-    return Drivers(computing, networking, disks, objects, mail, closing)
+    closing = [*(each.close for each in computing.values()), *([networking.close] if network == "ovn" else []),
+               *([store.close] if objects == "s3" else [])]  # fmt: skip
+    return Drivers(computing, networking, disks, store, mail, closing)
 
 
 def find(kind: str, name: str, known: dict[str, str]) -> Any:

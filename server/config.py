@@ -38,6 +38,12 @@ class Config:
     rbd_pool: str = "rbd"  # of the driver rbd: the Ceph pool that volumes are in
     rbd_conf: str = "/etc/ceph/ceph.conf"  # and where Ceph is
     rbd_id: str = "admin"  # and the name of its user there, without `client.`
+    objects: str = "files"  # the driver of objects: a module of drivers/
+    objects_s3_endpoint: str = ""  # of the driver s3: the URL of the S3 server that objects are kept in
+    objects_s3_bucket: str = ""  # and the bucket there, which is
+    objects_s3_access_key: str = ""  # and whose it is
+    objects_s3_secret_key: str = ""
+    objects_s3_region: str = "us-east-1"  # and where, if the server cares
     external_network: str = "100.64.0.0/16"  # that elastic IPs are addresses of; its first is the gateway's
     image_bytes: int = 10 * 2**30  # the largest file of an image
     image_disk_gb: int = 100  # the largest disk that may be in one, in GiB

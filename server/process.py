@@ -44,11 +44,14 @@ async def main(
             drivers = load.load(
                 compute=config.compute, network=config.network, cloud_id=str(this_cloud.id), publish=config.publish,
                 external=config.external_network, data=config.data, smtp_url=config.smtp_url,
-                mail_from=config.mail_from, volumes=config.volumes,
+                mail_from=config.mail_from, volumes=config.volumes, objects=config.objects,
                 ovn={"northbound": config.ovn_northbound, "southbound": config.ovn_southbound,
                      "switch": config.ovs_database},
                 libvirt={"uri": config.libvirt_uri, "folder": config.libvirt_folder},
                 rbd={"pool": config.rbd_pool, "conf": config.rbd_conf, "id": config.rbd_id},
+                s3={"endpoint": config.objects_s3_endpoint, "bucket": config.objects_s3_bucket,
+                    "access_key": config.objects_s3_access_key, "secret_key": config.objects_s3_secret_key,
+                    "region": config.objects_s3_region},
             )  # fmt: skip
         except LookupError as error:
             raise BadConfig(str(error)) from None

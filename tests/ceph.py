@@ -1,19 +1,26 @@
-"""A Ceph for tests: one monitor and one store in memory, on loopback, with a pool named rbd. Ready in seconds."""
+"""A Ceph for tests: one monitor and one store in memory, on loopback, with a pool named rbd. Ready in seconds.
+
+With a gateway it is an S3 server too.
+"""
 
 import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
+from urllib.request import urlopen
 from uuid import uuid4
 
 PATIENCE = 60.0
 BYTES = 8 * 2**30  # that it has room for; memory is taken as they are written
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 PROGRAMS = ("ceph-mon", "ceph-osd", "monmaptool", "ceph", "rbd")
+GATEWAY_PROGRAMS = ("radosgw", "radosgw-admin")
+ACCESS_KEY, SECRET_KEY = "tests", "secret-of-tests"
 CONFIG = """[global]
 fsid = {cluster}
 mon host = {monitor}
@@ -22,6 +29,7 @@ cluster addr = 127.0.0.1
 auth cluster required = none
 auth service required = none
 auth client required = none
+ms mon client mode = crc
 keyring = /dev/null
 run dir = {folder}
 crash dir = {folder}
@@ -36,6 +44,7 @@ osd data = {folder}/osd
 osd objectstore = memstore
 memstore device bytes = {bytes}
 osd pool default size = 1
+osd pool default pg num = 4
 osd crush chooseleaf type = 0
 """
 
@@ -61,6 +70,30 @@ def running() -> Iterator[Path]:
         run("ceph", "osd", "pool", "create", "rbd", "8", "--conf", str(config))
         run("rbd", "pool", "init", "rbd", "--conf", str(config))  # which waits for the store
         yield config
+
+
+@contextmanager
+def gateway(config: Path) -> Iterator[str]:
+    """Its URL, while it runs, with a user whose keys are those above."""
+    at = f"127.0.0.1:{port()}"
+    name = ("--conf", str(config), "--name", "client.gateway")
+    with ExitStack() as stack:
+        start(stack, "radosgw", *name, "--rgw-data", str(config.parent), "--rgw-frontends", f"beast endpoint={at}")
+        run("radosgw-admin", "user", "create", *name, "--uid", "tests", "--display-name", "tests",
+            "--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY)  # fmt: skip
+        give_up = time.monotonic() + PATIENCE
+        while not answers(at):
+            assert time.monotonic() < give_up, (config.parent / "client.gateway.log").read_text()[-2000:]
+            time.sleep(0.1)
+        yield f"http://{at}"
+
+
+def answers(at: str) -> bool:
+    try:
+        with urlopen(f"http://{at}/", timeout=5) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
 
 
 def start(stack: ExitStack, *command: str) -> None:

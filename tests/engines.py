@@ -53,6 +53,12 @@ def _ceph() -> bool:
     return os.geteuid() == 0 and all(shutil.which(program, path=ceph.PATH) for program in programs) and kernel
 
 
+def _s3() -> bool:
+    """A Ceph with a gateway; its programs make one, in nobody's kernel."""
+    programs = (*ceph.PROGRAMS, *ceph.GATEWAY_PROGRAMS)
+    return all(shutil.which(program, path=ceph.PATH) for program in programs)
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "docker": _docker,
     "nftables": _nftables,
@@ -61,9 +67,13 @@ PROBES: dict[str, Callable[[], bool]] = {
     "ovn": _ovn,
     "libvirt": _libvirt,
     "ceph": _ceph,
+    "s3": _s3,
 }
 # Those that CI does not have to have, and what they want. Their tests are in shrinking/skipped.txt.
-OPTIONAL = {"ceph": "it wants ceph-mon, ceph-osd and ceph-common, and rbd in the kernel: see docs/volumes.md"}
+OPTIONAL = {
+    "ceph": "it wants ceph-mon, ceph-osd and ceph-common, and rbd in the kernel: see docs/volumes.md",
+    "s3": "it wants ceph-mon, ceph-osd, ceph-common and radosgw: see docs/object-storage.md",
+}
 
 
 def require(name: str) -> None:

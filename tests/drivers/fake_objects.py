@@ -55,7 +55,7 @@ class FakeObjects:
 
     async def nodes(self) -> Sequence[StorageNode]:
         return [
-            StorageNode(id="local-node", address="localhost", data_dir="", status="alive", last_seen=datetime.now(UTC))
+            StorageNode(id="local-node", address="localhost", data_dir="memory", status="alive", last_seen=datetime.now(UTC))
         ]
 
     def age(self, time: timedelta) -> None:

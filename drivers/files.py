@@ -1,0 +1,333 @@
+"""Objects as files of this host.
+
+    <last two digits of the id>/<the one before>/<id>   an object, whole
+    new/<id>.<token>                                    what is being put, or was when the server died
+
+What is put becomes an object by a rename, once all of it is on the disk. Ids begin with the moment they were made at
+and end at random, so the folders fill evenly.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, contextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID, uuid4
+
+from drivers.objects import Hashes, NoRoom, StorageNode, Stored, pieces, settled
+
+THREADS = 16  # most of them wait for the disk
+PIECE = 2**20
+FLUSHED = 64 * 2**20  # bytes after which the disk has them: all at the end would have others wait for seconds
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # the file system cannot
+NEW = "new"
+T = TypeVar("T")
+
+
+class FileObjects:
+    """See ObjectStore. Everything is below `folder`, which several processes may have at once."""
+
+    one_host = True
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
+        self._seen = datetime.now(UTC)
+
+    async def put(self, id: UUID, data: AsyncIterator[bytes]) -> Stored:
+        new = New(self._folder, id)
+        writing: asyncio.Future[None] | None = None
+        last = b""  # goes along with the end, so that what is small takes one thread once
+        try:
+            async with aclosing(pieces(data, PIECE)) as cut:
+                async for piece in cut:
+                    if last:
+                        if writing:
+                            await asyncio.shield(writing)
+                        writing = self._started(new.append, last)
+                    last = piece
+            if writing:
+                await asyncio.shield(writing)
+            return await self._blocking(new.finish, last)
+        except BaseException:
+            if writing:
+                await settled(writing)
+            await self._blocking(new.remove)
+            raise
+        finally:
+            new.close()
+
+    async def compose(self, id: UUID, parts: Sequence[UUID]) -> Stored:
+        new = New(self._folder, id)
+        try:
+            for part in parts:
+                reading = Reading(self._path(part), part)
+                try:
+                    await self._blocking(reading.open)
+                    while await self._blocking(new.append_from, reading):
+                        pass
+                finally:
+                    reading.close()
+            return await self._blocking(new.finish, b"")
+        except BaseException:
+            await self._blocking(new.remove)
+            raise
+        finally:
+            new.close()
+
+    async def get(self, id: UUID, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
+        reading = Reading(self._path(id), id, start, end)
+        try:
+            while not reading.ended and (data := await self._blocking(reading.next)):
+                yield data
+        finally:
+            reading.close()
+
+    async def delete(self, id: UUID) -> None:
+        await self._blocking(self._delete, id)
+
+    async def list(self) -> AsyncGenerator[tuple[UUID, datetime]]:
+        for folder in await self._blocking(self._folders):
+            for found in await self._blocking(listed, folder):
+                yield found
+
+    async def verify(self, id: UUID) -> Stored | None:
+        reading, hashes = Reading(self._path(id), id), Hashes()
+        try:
+            await self._blocking(reading.open_anew)
+            while await self._blocking(reading.hash, hashes):
+                pass
+        except LookupError:
+            return None
+        finally:
+            reading.close()
+        return hashes.stored()
+
+    async def nodes(self) -> Sequence[StorageNode]:
+        try:
+            there = await self._blocking(self._probed)
+        except OSError:
+            there = None
+        if there:
+            self._seen = datetime.now(UTC)
+        name = socket.gethostname()
+        takes = there and not there.f_flag & os.ST_RDONLY and there.f_bavail
+        return [StorageNode(
+            id=name, address=name, data_dir=str(self._folder), last_seen=self._seen,
+            status="alive" if takes else "suspect" if there else "dead",
+            total_bytes=there.f_blocks * there.f_frsize if there else None,
+            free_bytes=there.f_bavail * there.f_frsize if there else None,
+        )]  # fmt: skip
+
+    def _path(self, id: UUID) -> Path:
+        return self._folder / path(id)
+
+    def _probed(self) -> os.statvfs_result:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return os.statvfs(self._folder)
+
+    def _delete(self, id: UUID) -> None:
+        with suppress(FileNotFoundError):
+            for name in os.listdir(self._folder / NEW):
+                if name.startswith(f"{id}."):
+                    (self._folder / NEW / name).unlink(missing_ok=True)
+        self._path(id).unlink(missing_ok=True)
+
+    def _folders(self) -> Sequence[Path]:
+        """That there may be files in: first those of what is new, so that nothing is missed that becomes whole."""
+        return [self._folder / NEW, *(each for each in self._folder.glob("??/?"))]
+
+    def _started(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *arguments))
+
+    async def _blocking(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call it in a thread, and do not go on before it has ended: no thread uses a file that was closed."""
+        running = self._started(function, *arguments)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await settled(running)
+            raise
+
+
+class New:
+    """An object that is not whole. Its methods block, but for close()."""
+
+    def __init__(self, folder: Path, id: UUID) -> None:
+        self._folder, self._id = folder, id
+        self._path = folder / NEW / f"{id}.{uuid4().hex}"
+        self._file = -1
+        self._written = 0
+        self._hashes = Hashes()
+
+    def append(self, data: bytes) -> None:
+        self._write(data)
+        self._hashes.update(data)
+
+    def append_from(self, reading: "Reading") -> bool:
+        """Add the next piece of another object; False when there is none. What can is shared with it."""
+        at = reading.at
+        data = reading.next()
+        if not data:
+            return False
+        self._open()
+        if reading.copied(self._file, self._written, at, len(data)):
+            self._wrote(len(data))
+        else:
+            self._write(data)
+        self._hashes.update(data)
+        return True
+
+    def finish(self, last: bytes) -> Stored:
+        """Add the last of it, and have it in its place, on the disk."""
+        self.append(last)
+        target = self._folder / path(self._id)
+        with room():
+            os.fsync(self._file)
+            try:
+                os.rename(self._path, target)
+            except FileNotFoundError:
+                made(target.parent)
+                os.rename(self._path, target)
+            synced(target.parent)
+        return self._hashes.stored()
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _open(self) -> None:
+        if self._file >= 0:
+            return
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        with room():
+            try:
+                self._file = os.open(self._path, flags, 0o600)
+            except FileNotFoundError:
+                made(self._path.parent)
+                self._file = os.open(self._path, flags, 0o600)
+
+    def _write(self, data: bytes) -> None:
+        self._open()
+        done = 0
+        with room():
+            while done < len(data):
+                done += os.pwrite(self._file, memoryview(data)[done:], self._written + done)
+        self._wrote(len(data))
+
+    def _wrote(self, length: int) -> None:
+        before, self._written = self._written, self._written + length
+        if self._written // FLUSHED > before // FLUSHED:
+            with room():
+                os.fdatasync(self._file)
+
+
+class Reading:
+    """An object that is being read, from `at` on. Its methods block, but for close()."""
+
+    def __init__(self, path: Path, id: UUID, start: int = 0, end: int | None = None) -> None:
+        self._path, self._id, self._file = path, id, -1
+        self.at, self._end = start, end
+        self.ended = False  # there is no need to ask for a next piece
+
+    def open(self) -> None:
+        """Raises LookupError when it is not there."""
+        if self._file < 0:
+            try:
+                self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                raise LookupError(f"object {self._id} is not there") from None
+
+    def open_anew(self) -> None:
+        """Have it read from the disk, not from memory."""
+        self.open()
+        os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def next(self) -> bytes:
+        """The next piece; nothing at the end."""
+        self.open()
+        wanted = PIECE if self._end is None else max(0, min(PIECE, self._end - self.at))
+        data = os.pread(self._file, wanted, self.at)
+        self.at += len(data)
+        self.ended = len(data) < PIECE
+        return data
+
+    def hash(self, hashes: Hashes) -> bool:
+        """Take the next piece into the hashes; False when there is none."""
+        data = self.next()
+        hashes.update(data)
+        return bool(data)
+
+    def copied(self, file: int, offset: int, at: int, length: int) -> bool:
+        """Whether the file system has copied so many bytes of it itself, to this offset of another file."""
+        done = 0
+        try:
+            while done < length:
+                with room():
+                    copied = os.copy_file_range(self._file, file, length - done, at + done, offset + done)
+                if not copied:
+                    return False
+                done += copied
+        except OSError as error:
+            if error.errno in NO_COPY:
+                return False
+            raise
+        return True
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+@contextmanager
+def room() -> Iterator[None]:
+    """Raises NoRoom for what the disk says when it is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise NoRoom(str(error)) from None
+        raise
+
+
+def path(id: UUID) -> str:
+    return f"{id.hex[-2:]}/{id.hex[-3]}/{id}"
+
+
+def made(folder: Path) -> None:
+    """Have the folder there, also after a power failure."""
+    if not folder.exists():
+        made(folder.parent)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        synced(folder.parent)
+
+
+def synced(folder: Path) -> None:
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def listed(folder: Path) -> Sequence[tuple[UUID, datetime]]:
+    """The files in it, and when each was last written to."""
+    found = []
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError, ValueError):
+                moment = datetime.fromtimestamp(entry.stat().st_mtime, UTC)
+                found.append((UUID(entry.name[:36]), moment))
+    return found
