@@ -54,9 +54,8 @@ class FakeObjects:
         return _stored(self.blobs[id]) if id in self.blobs else None
 
     async def nodes(self) -> Sequence[StorageNode]:
-        return [
-            StorageNode(id="local-node", address="localhost", data_dir="memory", status="alive", last_seen=datetime.now(UTC))
-        ]
+        now = datetime.now(UTC)
+        return [StorageNode(id="local-node", address="localhost", data_dir="memory", status="alive", last_seen=now)]
 
     def age(self, time: timedelta) -> None:
         """Let all there is have been there for so much longer."""
