@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 BATCH = 500  # rows of one transaction
 ABANDONED = timedelta(days=7)  # after which an upload in parts is forgotten
-ORPHANED = timedelta(hours=1)  # after which a blob without a row is nobody's: what stores one has its row much sooner
+# After which a blob without a row is nobody's. An S3 server dates what is still being put by its beginning.
+ORPHANED = timedelta(days=1)
 
 P, U, L = Part.TABLE.c, Upload.TABLE.c, LifecycleRule.TABLE.c
 _uuids = postgresql.ARRAY(postgresql.UUID)

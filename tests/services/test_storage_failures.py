@@ -166,7 +166,7 @@ async def test_what_was_stored_and_never_said_is_collected(cloud: Cloud, ada: Pe
     assert len(cloud.objects.blobs) == 2
     await storage_lives.collect(cloud.app)
     assert len(cloud.objects.blobs) == 2, "it may just be about to be said"
-    cloud.objects.age(timedelta(minutes=61))
+    cloud.objects.age(timedelta(hours=25))
     await storage_lives.collect(cloud.app)
     assert list(cloud.objects.blobs.values()) == [b"before"]
     assert await text(ada, "assets/a") == "before"

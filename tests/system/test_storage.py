@@ -68,7 +68,7 @@ async def test_what_was_answered_is_whole_and_nothing_else_is_there_after_kills(
         assert seen["checksum"] == hashlib.sha256(body).hexdigest()
     print(f"{len(answered)} answered, {len(listed)} there, {len(files(cloud))} files")
 
-    for file in files(cloud):  # as if an hour had passed
+    for file in files(cloud):  # as if a day had passed
         os.utime(file, (0, 0))
     await cloud.value(f"update work set due_at = now() where kind = '{storage_lives.__name__}.collect'")
     async with asyncio.timeout(60):
