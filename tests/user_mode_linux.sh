@@ -13,7 +13,7 @@ if [ -z "$UML_COMMAND" ]; then
   rm "$command" "$command.status"
   exit "${status:-1}"
 fi
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run/tmp
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run/tmp TMPDIR=/run/tmp
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs -o size=100% run /run

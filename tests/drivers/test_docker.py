@@ -76,7 +76,7 @@ class TestDockerCompute(ComputeContract):
         self, driver: DockerCompute, engine: Docker, spec: InstanceSpec, other: InstanceSpec, tmp_path: Path
     ) -> None:
         await settled(driver, spec)
-        assert await run_in(engine, spec.id, "sh", "-c", "echo changed > /root/file") == (0, "")
+        assert await run_in(engine, spec.id, "sh", "-c", "echo changed > /tmp/file") == (0, "")
         file, id = tmp_path / "taken", uuid4()
         file.write_bytes(b"".join([piece async for piece in driver.snapshot(spec.id)]))
         await driver.delete(spec.id)
@@ -87,7 +87,7 @@ class TestDockerCompute(ComputeContract):
         while not await driver.load_image(id, archive):
             pass
         await settled(driver, replace(other, image=driver.image_name(id), cmd=()))
-        assert await run_in(engine, other.id, "cat", "/root/file") == (0, "changed\n")
+        assert await run_in(engine, other.id, "cat", "/tmp/file") == (0, "changed\n")
         await driver.delete(other.id)
         await driver.remove_image(id)
 
