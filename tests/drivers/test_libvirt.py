@@ -6,6 +6,7 @@ receives and heeds the power button, and boots in a second. What needs an operat
 
 import asyncio
 import json
+import os
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -116,6 +117,29 @@ class TestLibvirtCompute(ComputeContract):
         await cut.aclose()
         assert [piece async for piece in driver.snapshot(spec.id)]
         assert (await driver.observe(spec.id)).power == "RUNNING"  # type: ignore[union-attr]
+
+    # Disks of it
+
+    async def test_a_guest_that_was_asked_for_a_disk_as_it_booted_is_asked_again(
+        self, driver: LibvirtCompute, guest: InstanceSpec, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "volume"
+        path.write_bytes(b"")
+        os.truncate(path, 64 * MIB)
+        volume = Volume(id=uuid4(), path=str(path), format="raw", device="vdb")
+        await settled(driver, replace(guest, volumes=(volume,)))
+        with pytest.raises(TimeoutError, match=str(volume.id)):
+            await driver.detach_volume(guest.id, volume.id)
+        await printed(driver, guest, b"GUEST_READY")
+
+        async def let_go() -> bool:
+            with suppress(TimeoutError):
+                await driver.detach_volume(guest.id, volume.id)
+                return True
+            return False
+
+        await until(let_go, 60)
+        await printed(driver, guest, b"DISK_GONE")
 
     # What the machine is
 
