@@ -190,7 +190,8 @@ class LibvirtCompute:
             self._check_size(spec)
             if domain is None:
                 domain = self._make(spec)
-            if spec.power == "STOPPED":  # first: a guest that lets go of nothing can be switched off
+            # First, where that lets go of disks: a guest that holds them is switched off, one that is paused goes on.
+            if spec.power == "STOPPED" or (spec.power == "RUNNING" and POWER[domain.state()[0]] == "PAUSED"):
                 self._bring_to_power(domain, spec.power)
             self._resize(domain, spec)
             set_volumes(domain, spec.volumes)

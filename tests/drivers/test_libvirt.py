@@ -6,7 +6,6 @@ receives and heeds the power button, and boots in a second. What needs an operat
 
 import asyncio
 import json
-import os
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -123,10 +122,7 @@ class TestLibvirtCompute(ComputeContract):
     async def test_a_guest_that_was_asked_for_a_disk_as_it_booted_is_asked_again(
         self, driver: LibvirtCompute, guest: InstanceSpec, tmp_path: Path
     ) -> None:
-        path = tmp_path / "volume"
-        path.write_bytes(b"")
-        os.truncate(path, 64 * MIB)
-        volume = Volume(id=uuid4(), path=str(path), format="raw", device="vdb")
+        volume = self.volume(tmp_path, "vdb")
         await settled(driver, replace(guest, volumes=(volume,)))
         with pytest.raises(TimeoutError, match=str(volume.id)):
             await driver.detach_volume(guest.id, volume.id)
@@ -139,6 +135,16 @@ class TestLibvirtCompute(ComputeContract):
             return False
 
         await until(let_go, 60)
+        await printed(driver, guest, b"DISK_GONE")
+
+    async def test_a_guest_that_was_paused_goes_on_and_lets_go(
+        self, driver: LibvirtCompute, guest: InstanceSpec, tmp_path: Path
+    ) -> None:
+        given = replace(guest, volumes=(self.volume(tmp_path, "vdb"),))
+        await settled(driver, given)
+        await printed(driver, guest, b"GUEST_READY")
+        await settled(driver, replace(given, power="PAUSED"))
+        assert (await driver.apply(guest)).power == "RUNNING"
         await printed(driver, guest, b"DISK_GONE")
 
     # What the machine is
