@@ -59,11 +59,11 @@ async def fetch(app: "App", row: Image) -> timedelta | None:
     except Interrupted:
         return timedelta(0)
     except image_files.NoRoom:
-        await _give_up(app, row, part, "the cloud has no room left for images")
+        await give_up(app, row, part, "the cloud has no room left for images")
     except (Ended, Forbidden, BadImage) as reason:
-        await _give_up(app, row, part, str(reason))
+        await give_up(app, row, part, str(reason))
     except TimeoutError:
-        await _give_up(app, row, part, f"it took more than {app.config.import_seconds / 60:g} minutes")
+        await give_up(app, row, part, f"it took more than {app.config.import_seconds / 60:g} minutes")
     except (Unreachable, aiohttp.ClientError) as error:
         text = f"the connection was lost: {error or type(error).__name__}; it is tried again"
         await pending(app, row, text)
@@ -81,7 +81,8 @@ def _seconds_left(app: "App", row: Image) -> float:
     return max(0.0, app.config.import_seconds - (datetime.now(UTC) - row.created_at).total_seconds())
 
 
-async def _give_up(app: "App", row: Image, part: Part | None, reason: str) -> None:
+async def give_up(app: "App", row: Image, part: Part | None, reason: str) -> None:
+    """The image is in ERROR, and what there was of it is gone."""
     if part:
         part.remove()
     await failed(app, row, reason)

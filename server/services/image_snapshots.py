@@ -8,9 +8,9 @@ from drivers.contracts import SupportsSnapshots
 from server import db, image_files
 from server.image_files import Part, blocking
 from server.image_formats import BadImage
-from server.image_rows import Image, failed
+from server.image_rows import Image
 from server.instances import Instance, compute_of
-from server.services.image_imports import LOOK_AGAIN, Ended, Interrupted, keep, still_wanted
+from server.services.image_imports import LOOK_AGAIN, Ended, Interrupted, give_up, keep, still_wanted
 
 if TYPE_CHECKING:
     from server.app import App
@@ -32,9 +32,9 @@ async def take(app: "App", row: Image) -> timedelta | None:
     except Interrupted:
         return timedelta(0)
     except image_files.NoRoom:
-        await _give_up(app, row, part, "the cloud has no room left for images")
+        await give_up(app, row, part, "the cloud has no room left for images")
     except (Ended, BadImage) as reason:
-        await _give_up(app, row, part, str(reason))
+        await give_up(app, row, part, str(reason))
     finally:
         part.close()
     return None
@@ -54,8 +54,3 @@ async def _take(app: "App", row: Image, instance: Instance, part: Part) -> None:
     except LookupError:
         raise Ended("the instance is not there; start it first") from None
     await keep(app, row, part)
-
-
-async def _give_up(app: "App", row: Image, part: Part, reason: str) -> None:
-    part.remove()
-    await failed(app, row, reason)
