@@ -51,7 +51,7 @@ class Bucket(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., is_public: _Optional[bool] = ..., versioning_enabled: _Optional[bool] = ..., versioning: _Optional[_Union[Bucket.Versioning, str]] = ..., encryption_enabled: _Optional[bool] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ...) -> None: ...
 
 class Object(_message.Message):
-    __slots__ = ("id", "bucket", "key", "size_bytes", "content_type", "checksum", "upload_status", "version_id", "is_latest", "etag", "arn", "user_id", "tenant_id", "created_at", "delete_marker")
+    __slots__ = ("id", "bucket", "key", "size_bytes", "content_type", "checksum", "upload_status", "version_id", "is_latest", "etag", "arn", "user_id", "tenant_id", "created_at", "delete_marker", "properties", "tags", "is_public", "checksum_algorithm", "checksum_value", "parts_count", "encrypted")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,13 @@ class Object(_message.Message):
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     DELETE_MARKER_FIELD_NUMBER: _ClassVar[int]
+    PROPERTIES_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    IS_PUBLIC_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_VALUE_FIELD_NUMBER: _ClassVar[int]
+    PARTS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPTED_FIELD_NUMBER: _ClassVar[int]
     id: str
     bucket: str
     key: str
@@ -82,35 +89,95 @@ class Object(_message.Message):
     tenant_id: str
     created_at: _timestamp_pb2.Timestamp
     delete_marker: bool
-    def __init__(self, id: _Optional[str] = ..., bucket: _Optional[str] = ..., key: _Optional[str] = ..., size_bytes: _Optional[int] = ..., content_type: _Optional[str] = ..., checksum: _Optional[str] = ..., upload_status: _Optional[str] = ..., version_id: _Optional[str] = ..., is_latest: _Optional[bool] = ..., etag: _Optional[str] = ..., arn: _Optional[str] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delete_marker: _Optional[bool] = ...) -> None: ...
+    properties: ObjectProperties
+    tags: Tags
+    is_public: bool
+    checksum_algorithm: str
+    checksum_value: str
+    parts_count: int
+    encrypted: bool
+    def __init__(self, id: _Optional[str] = ..., bucket: _Optional[str] = ..., key: _Optional[str] = ..., size_bytes: _Optional[int] = ..., content_type: _Optional[str] = ..., checksum: _Optional[str] = ..., upload_status: _Optional[str] = ..., version_id: _Optional[str] = ..., is_latest: _Optional[bool] = ..., etag: _Optional[str] = ..., arn: _Optional[str] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delete_marker: _Optional[bool] = ..., properties: _Optional[_Union[ObjectProperties, _Mapping]] = ..., tags: _Optional[_Union[Tags, _Mapping]] = ..., is_public: _Optional[bool] = ..., checksum_algorithm: _Optional[str] = ..., checksum_value: _Optional[str] = ..., parts_count: _Optional[int] = ..., encrypted: _Optional[bool] = ...) -> None: ...
+
+class ObjectProperties(_message.Message):
+    __slots__ = ("content_type", "metadata", "headers")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class HeadersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    content_type: str
+    metadata: _containers.ScalarMap[str, str]
+    headers: _containers.ScalarMap[str, str]
+    def __init__(self, content_type: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., headers: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class Tags(_message.Message):
+    __slots__ = ("tags",)
+    class TagsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    tags: _containers.ScalarMap[str, str]
+    def __init__(self, tags: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class MultipartUpload(_message.Message):
-    __slots__ = ("id", "bucket", "key", "user_id", "tenant_id", "created_at")
+    __slots__ = ("id", "bucket", "key", "user_id", "tenant_id", "created_at", "properties", "tags", "is_public", "checksum_algorithm")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    PROPERTIES_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    IS_PUBLIC_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
     id: str
     bucket: str
     key: str
     user_id: str
     tenant_id: str
     created_at: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., bucket: _Optional[str] = ..., key: _Optional[str] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    properties: ObjectProperties
+    tags: Tags
+    is_public: bool
+    checksum_algorithm: str
+    def __init__(self, id: _Optional[str] = ..., bucket: _Optional[str] = ..., key: _Optional[str] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., properties: _Optional[_Union[ObjectProperties, _Mapping]] = ..., tags: _Optional[_Union[Tags, _Mapping]] = ..., is_public: _Optional[bool] = ..., checksum_algorithm: _Optional[str] = ...) -> None: ...
 
 class Part(_message.Message):
-    __slots__ = ("upload_id", "part_number", "size_bytes", "etag")
+    __slots__ = ("upload_id", "part_number", "size_bytes", "etag", "md5", "checksum_algorithm", "checksum_value", "created_at")
     UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
     PART_NUMBER_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
+    MD5_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_VALUE_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     upload_id: str
     part_number: int
     size_bytes: int
     etag: str
-    def __init__(self, upload_id: _Optional[str] = ..., part_number: _Optional[int] = ..., size_bytes: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
+    md5: str
+    checksum_algorithm: str
+    checksum_value: str
+    created_at: _timestamp_pb2.Timestamp
+    def __init__(self, upload_id: _Optional[str] = ..., part_number: _Optional[int] = ..., size_bytes: _Optional[int] = ..., etag: _Optional[str] = ..., md5: _Optional[str] = ..., checksum_algorithm: _Optional[str] = ..., checksum_value: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class LifecycleRule(_message.Message):
     __slots__ = ("id", "bucket_name", "prefix", "expiration_days", "enabled", "user_id", "tenant_id", "created_at", "updated_at", "estimated_price_per_hour")
@@ -225,21 +292,37 @@ class ListObjectsResponse(_message.Message):
     def __init__(self, objects: _Optional[_Iterable[_Union[Object, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class UploadObjectRequest(_message.Message):
-    __slots__ = ("bucket", "key", "content_sha256", "content_type", "data")
+    __slots__ = ("bucket", "key", "content_sha256", "content_type", "data", "if_match", "if_none_match", "content_md5", "properties", "tags", "is_public", "checksum_algorithm", "checksum_value")
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     CONTENT_SHA256_FIELD_NUMBER: _ClassVar[int]
     CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    IF_MATCH_FIELD_NUMBER: _ClassVar[int]
+    IF_NONE_MATCH_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_MD5_FIELD_NUMBER: _ClassVar[int]
+    PROPERTIES_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    IS_PUBLIC_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_VALUE_FIELD_NUMBER: _ClassVar[int]
     bucket: str
     key: str
     content_sha256: str
     content_type: str
     data: bytes
-    def __init__(self, bucket: _Optional[str] = ..., key: _Optional[str] = ..., content_sha256: _Optional[str] = ..., content_type: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
+    if_match: str
+    if_none_match: str
+    content_md5: str
+    properties: ObjectProperties
+    tags: Tags
+    is_public: bool
+    checksum_algorithm: str
+    checksum_value: str
+    def __init__(self, bucket: _Optional[str] = ..., key: _Optional[str] = ..., content_sha256: _Optional[str] = ..., content_type: _Optional[str] = ..., data: _Optional[bytes] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ..., content_md5: _Optional[str] = ..., properties: _Optional[_Union[ObjectProperties, _Mapping]] = ..., tags: _Optional[_Union[Tags, _Mapping]] = ..., is_public: _Optional[bool] = ..., checksum_algorithm: _Optional[str] = ..., checksum_value: _Optional[str] = ...) -> None: ...
 
 class DownloadObjectRequest(_message.Message):
-    __slots__ = ("bucket", "key", "version_id", "range", "if_match", "if_none_match", "if_modified_since", "if_range")
+    __slots__ = ("bucket", "key", "version_id", "range", "if_match", "if_none_match", "if_modified_since", "if_range", "if_unmodified_since", "part_number", "only_head")
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     VERSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -248,6 +331,9 @@ class DownloadObjectRequest(_message.Message):
     IF_NONE_MATCH_FIELD_NUMBER: _ClassVar[int]
     IF_MODIFIED_SINCE_FIELD_NUMBER: _ClassVar[int]
     IF_RANGE_FIELD_NUMBER: _ClassVar[int]
+    IF_UNMODIFIED_SINCE_FIELD_NUMBER: _ClassVar[int]
+    PART_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ONLY_HEAD_FIELD_NUMBER: _ClassVar[int]
     bucket: str
     key: str
     version_id: str
@@ -256,7 +342,10 @@ class DownloadObjectRequest(_message.Message):
     if_none_match: str
     if_modified_since: str
     if_range: str
-    def __init__(self, bucket: _Optional[str] = ..., key: _Optional[str] = ..., version_id: _Optional[str] = ..., range: _Optional[str] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ..., if_modified_since: _Optional[str] = ..., if_range: _Optional[str] = ...) -> None: ...
+    if_unmodified_since: str
+    part_number: int
+    only_head: bool
+    def __init__(self, bucket: _Optional[str] = ..., key: _Optional[str] = ..., version_id: _Optional[str] = ..., range: _Optional[str] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ..., if_modified_since: _Optional[str] = ..., if_range: _Optional[str] = ..., if_unmodified_since: _Optional[str] = ..., part_number: _Optional[int] = ..., only_head: _Optional[bool] = ...) -> None: ...
 
 class DeleteObjectRequest(_message.Message):
     __slots__ = ("bucket", "key", "version_id")
@@ -293,30 +382,60 @@ class GetStorageClusterRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class BeginMultipartUploadRequest(_message.Message):
-    __slots__ = ("bucket", "key")
+    __slots__ = ("bucket", "key", "properties", "tags", "is_public", "checksum_algorithm")
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
+    PROPERTIES_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    IS_PUBLIC_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
     bucket: str
     key: str
-    def __init__(self, bucket: _Optional[str] = ..., key: _Optional[str] = ...) -> None: ...
+    properties: ObjectProperties
+    tags: Tags
+    is_public: bool
+    checksum_algorithm: str
+    def __init__(self, bucket: _Optional[str] = ..., key: _Optional[str] = ..., properties: _Optional[_Union[ObjectProperties, _Mapping]] = ..., tags: _Optional[_Union[Tags, _Mapping]] = ..., is_public: _Optional[bool] = ..., checksum_algorithm: _Optional[str] = ...) -> None: ...
 
 class UploadPartRequest(_message.Message):
-    __slots__ = ("id", "part", "content_sha256", "data")
+    __slots__ = ("id", "part", "content_sha256", "data", "content_md5", "checksum_algorithm", "checksum_value")
     ID_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
     CONTENT_SHA256_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_MD5_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_VALUE_FIELD_NUMBER: _ClassVar[int]
     id: str
     part: int
     content_sha256: str
     data: bytes
-    def __init__(self, id: _Optional[str] = ..., part: _Optional[int] = ..., content_sha256: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
+    content_md5: str
+    checksum_algorithm: str
+    checksum_value: str
+    def __init__(self, id: _Optional[str] = ..., part: _Optional[int] = ..., content_sha256: _Optional[str] = ..., data: _Optional[bytes] = ..., content_md5: _Optional[str] = ..., checksum_algorithm: _Optional[str] = ..., checksum_value: _Optional[str] = ...) -> None: ...
 
 class CompleteMultipartUploadRequest(_message.Message):
-    __slots__ = ("id",)
+    __slots__ = ("id", "parts", "if_match", "if_none_match")
     ID_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    IF_MATCH_FIELD_NUMBER: _ClassVar[int]
+    IF_NONE_MATCH_FIELD_NUMBER: _ClassVar[int]
     id: str
-    def __init__(self, id: _Optional[str] = ...) -> None: ...
+    parts: _containers.RepeatedCompositeFieldContainer[PartReference]
+    if_match: str
+    if_none_match: str
+    def __init__(self, id: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[PartReference, _Mapping]]] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ...) -> None: ...
+
+class PartReference(_message.Message):
+    __slots__ = ("part_number", "etag", "checksum_value")
+    PART_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_VALUE_FIELD_NUMBER: _ClassVar[int]
+    part_number: int
+    etag: str
+    checksum_value: str
+    def __init__(self, part_number: _Optional[int] = ..., etag: _Optional[str] = ..., checksum_value: _Optional[str] = ...) -> None: ...
 
 class AbortMultipartUploadRequest(_message.Message):
     __slots__ = ("id",)
