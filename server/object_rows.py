@@ -9,7 +9,7 @@ import base64
 import time
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
@@ -18,9 +18,12 @@ from thecloud.v1 import storage_pb2 as pb
 
 from server import changes, db
 from server.db import METADATA, Owned, Tx
-from server.errors import invalid, not_found
+from server.errors import ApiError, invalid, not_found
 from server.resources import arn
 from server.work import CHANNEL, NEVER, WORK
+
+if TYPE_CHECKING:
+    from server.bucket_access import Question
 
 UNVERSIONED = "null"
 
@@ -32,6 +35,10 @@ class Bucket(Owned):
     is_public: bool
     versioning: str  # "OFF", "ENABLED", "SUSPENDED"
     deleted_at: datetime | None  # when it was; nobody sees it since
+    encryption_enabled: bool
+    tags: dict[str, str]
+    cors: Any  # list of CorsRule, as plain data
+    policy: str | None  # as it was set
 
 
 @db.row("objects", "object", pb.Object)
@@ -94,7 +101,7 @@ _tenant = B.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID)
 _there = B.deleted_at.is_(None)
 _OWN = sa.select(Bucket.TABLE).where(_name, _there, _tenant)
 _HELD = {False: _OWN.with_for_update(read=True, key_share=True), True: _OWN.with_for_update()}
-_READABLE = sa.select(Bucket.TABLE).where(_name, _there, sa.or_(_tenant, B.is_public))
+_NAMED = sa.select(Bucket.TABLE).where(_name, _there)
 _bucket = O.bucket_id == sa.bindparam("bucket_id", type_=postgresql.UUID)
 _key = O.key == sa.bindparam("key", type_=sa.Text)
 _version = O.version_id == sa.bindparam("version_id", type_=sa.Text)
@@ -114,20 +121,45 @@ _DISCARD = postgresql.insert(WORK).from_select(
 ).on_conflict_do_nothing()  # fmt: skip
 
 
-async def own_bucket(tx: Tx, name: str, tenant_id: UUID, *, lock: bool = False) -> Bucket:
-    """The tenant's bucket, which stays as long as the transaction does. Locked, nothing is put in meanwhile."""
+async def own_bucket(
+    tx: Tx, name: str, tenant_id: UUID, *, lock: bool = False, question: "Question | None" = None
+) -> Bucket:
+    """The tenant's bucket, which stays as long as the transaction does. Locked, nothing is put in meanwhile.
+
+    Raises PERMISSION_DENIED where it has a policy that denies what is asked for, or that cannot be asked, since there
+    is no question.
+    """
     bucket = await db.first(tx, Bucket, _HELD[lock], name=name, tenant_id=tenant_id)
     if bucket is None:
         raise not_found("bucket", name)
+    _obey(bucket, question)
     return bucket
 
 
-async def readable_bucket(tx: Tx, name: str, tenant_id: UUID) -> Bucket:
-    """The bucket of this name, if it is the tenant's or public."""
-    bucket = await db.first(tx, Bucket, _READABLE, name=name, tenant_id=tenant_id)
+async def readable_bucket(tx: Tx, name: str, tenant_id: UUID, *, question: "Question | None" = None) -> Bucket:
+    """The bucket of this name, if it is the tenant's, as `own_bucket` has it, or lets others do what is asked for.
+    Without a question that is so if it is public, and has no policy."""
+    bucket = await named_bucket(tx, name)
     if bucket is None:
         raise not_found("bucket", name)
+    if bucket.tenant_id == tenant_id:
+        _obey(bucket, question)
+    elif not (question.granted(bucket) if question else bucket.is_public and bucket.policy is None):
+        raise not_found("bucket", name)
     return bucket
+
+
+async def named_bucket(tx: Tx, name: str) -> Bucket | None:
+    """The bucket of this name, whosever it is."""
+    return await db.first(tx, Bucket, _NAMED, name=name)
+
+
+def _obey(bucket: Bucket, question: "Question | None") -> None:
+    if bucket.policy is None:
+        return
+    if question is None:
+        raise ApiError("PERMISSION_DENIED", f"bucket {bucket.name} has a policy, which this cannot ask")
+    question.obey(bucket)
 
 
 async def find(tx: Tx, bucket: Bucket, key: str, version_id: str = "") -> Object | None:

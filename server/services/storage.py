@@ -4,7 +4,7 @@ The blob of an object is stored first, whole and durable; then one transaction h
 """
 
 import ipaddress
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from decimal import Decimal
 from functools import partial
@@ -19,7 +19,8 @@ from sqlalchemy.dialects import postgresql
 from thecloud.v1 import storage_pb2 as pb
 
 from drivers.objects import NoRoom
-from server import changes, db, object_rows, object_uploads, quota, rating
+from server import bucket_access, changes, db, object_rows, object_uploads, quota, rating
+from server.bucket_access import Question
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid, not_found
@@ -84,6 +85,9 @@ class StorageService:
     def __init__(self, app: "App") -> None:
         self.app = app
 
+    async def admits(self, call: Call, request: Any) -> bool:
+        return await bucket_access.admits(self.app, call, request)
+
     async def ListBuckets(self, call: Call, request: pb.ListBucketsRequest) -> pb.ListBucketsResponse:
         found, token = await db.page(
             call.tx, Bucket, _listed, size=request.page_size, token=request.page_token, tenant_id=call.tenant_id
@@ -103,7 +107,7 @@ class StorageService:
                            kind="bucket", name=request.name) from None  # fmt: skip
 
     async def DeleteBucket(self, call: Call, request: pb.DeleteBucketRequest) -> Empty:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, lock=True)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, lock=True, question=Question(call, request))
         if not request.force and await db.value(call.tx, _IN_IT, bucket_id=bucket.id):
             raise ApiError("IN_USE", f"bucket {bucket.name} is not empty; empty it, or say force=true", kind="bucket",
                            id=str(bucket.id), by="objects")  # fmt: skip
@@ -115,13 +119,13 @@ class StorageService:
     async def SetBucketVersioning(
         self, call: Call, request: pb.SetBucketVersioningRequest
     ) -> pb.SetBucketVersioningResponse:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, lock=True)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, lock=True, question=Question(call, request))
         off = "OFF" if bucket.versioning == "OFF" else "SUSPENDED"
         await changes.update(call.tx, bucket, versioning="ENABLED" if request.enabled else off)
         return pb.SetBucketVersioningResponse(status="updated")
 
     async def ListObjects(self, call: Call, request: pb.ListObjectsRequest) -> pb.ListObjectsResponse:
-        bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         if request.prefix:
             found, token = await _by_key(call.tx, bucket, request)
         else:
@@ -136,14 +140,14 @@ class StorageService:
         if not first.key or "\0" in first.key:
             raise invalid("key", "this wants 1 to 1,024 bytes, and none of them zero")
         async with self.app.db.reading() as tx:
-            await own_bucket(tx, first.bucket, call.tenant_id)
+            await own_bucket(tx, first.bucket, call.tenant_id, question=Question(call, first))
         return await self._receive(call, first, more)
 
     async def UploadObject(self, call: Call, request: pb.UploadObjectRequest) -> pb.Object:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         return shown(await self._store(call, bucket, request.key, call.prepared, request.content_type))
 
-    async def DownloadObject(self, call: Call, request: pb.DownloadObjectRequest) -> AsyncIterator[HttpBody]:
+    async def DownloadObject(self, call: Call, request: pb.DownloadObjectRequest) -> AsyncGenerator[HttpBody]:
         for attempt in range(1, TRIES + 1):
             row = await self._read(call, request)
             try:
@@ -171,7 +175,7 @@ class StorageService:
             return
 
     async def DeleteObject(self, call: Call, request: pb.DeleteObjectRequest) -> Empty:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         if request.version_id:
             done = await object_rows.remove(call.tx, bucket, request.key, request.version_id)
         else:
@@ -183,7 +187,7 @@ class StorageService:
     async def ListObjectVersions(
         self, call: Call, request: pb.ListObjectVersionsRequest
     ) -> pb.ListObjectVersionsResponse:
-        bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         found, token = await db.page(
             call.tx, Object, _versions, size=request.page_size, token=request.page_token, bucket_id=bucket.id,
             key=request.key,
@@ -199,7 +203,7 @@ class StorageService:
         ))  # fmt: skip
 
     async def BeginMultipartUpload(self, call: Call, request: pb.BeginMultipartUploadRequest) -> pb.MultipartUpload:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         return db.to_message(await changes.insert(  # type: ignore[no-any-return]
             call.tx, Upload, id=uuid4(), tenant_id=call.tenant_id, user_id=call.principal.user_id,
             bucket_id=bucket.id, bucket=bucket.name, key=request.key, name=f"{bucket.name}/{request.key}",
@@ -215,7 +219,8 @@ class StorageService:
         if not first.part:
             raise invalid("part", "this wants the number of the part, 1 to 10,000")
         async with self.app.db.reading() as tx:
-            await db.get(tx, Upload, id, call.tenant_id)
+            upload = await db.get(tx, Upload, id, call.tenant_id)
+            await own_bucket(tx, upload.bucket, call.tenant_id, question=Question(call, first, upload.key))
         return await self._receive(call, first, more)
 
     async def UploadPart(self, call: Call, request: pb.UploadPartRequest) -> pb.Part:
@@ -232,7 +237,8 @@ class StorageService:
     ) -> tuple[Received, list[UUID]]:
         store = self.app.drivers.objects
         async with self.app.db.reading() as tx:
-            await db.get(tx, Upload, request.id, call.tenant_id)
+            upload = await db.get(tx, Upload, request.id, call.tenant_id)
+            await own_bucket(tx, upload.bucket, call.tenant_id, question=Question(call, request, upload.key))
             parts = await db.rows(tx, Part, _PARTS, upload=UUID(request.id))
         if not parts:
             raise invalid("id", "the upload has no parts yet; upload at least one")
@@ -257,24 +263,27 @@ class StorageService:
             raise ApiError("IN_USE", "parts were uploaded meanwhile; complete it again", kind="multipart_upload",
                            id=request.id, by="parts")  # fmt: skip
         await storage_lives.forget(call.tx, upload)
-        bucket = await own_bucket(call.tx, upload.bucket, call.tenant_id)
+        question = Question(call, request, upload.key)
+        bucket = await own_bucket(call.tx, upload.bucket, call.tenant_id, question=question)
         return shown(await self._store(call, bucket, upload.key, received, ""))
 
     async def AbortMultipartUpload(self, call: Call, request: pb.AbortMultipartUploadRequest) -> Empty:
-        await storage_lives.forget(call.tx, await db.get(call.tx, Upload, request.id, call.tenant_id, lock=True))
+        upload = await db.get(call.tx, Upload, request.id, call.tenant_id, lock=True)
+        await own_bucket(call.tx, upload.bucket, call.tenant_id, question=Question(call, request, upload.key))
+        await storage_lives.forget(call.tx, upload)
         return Empty()
 
     async def ListLifecycleRules(
         self, call: Call, request: pb.ListLifecycleRulesRequest
     ) -> pb.ListLifecycleRulesResponse:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         found, token = await db.page(
             call.tx, LifecycleRule, _rules, size=request.page_size, token=request.page_token, bucket_id=bucket.id
         )
         return pb.ListLifecycleRulesResponse(rules=map(db.to_message, found), next_page_token=token)
 
     async def CreateLifecycleRule(self, call: Call, request: pb.CreateLifecycleRuleRequest) -> pb.LifecycleRule:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         try:
             return db.to_message(await changes.insert(  # type: ignore[no-any-return]
                 call.tx, LifecycleRule, id=uuid4(), tenant_id=call.tenant_id, user_id=call.principal.user_id,
@@ -286,7 +295,7 @@ class StorageService:
                            kind="lifecycle_rule", name=request.prefix) from None  # fmt: skip
 
     async def DeleteLifecycleRule(self, call: Call, request: pb.DeleteLifecycleRuleRequest) -> Empty:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         rule = await db.first(call.tx, LifecycleRule, _RULE, bucket_id=bucket.id, rule=UUID(request.id))
         if rule is None:
             raise not_found("lifecycle_rule", request.id)
@@ -317,7 +326,7 @@ class StorageService:
 
     async def _read(self, call: Call, request: pb.DownloadObjectRequest) -> Object:
         async with self.app.db.reading() as tx:
-            bucket = await readable_bucket(tx, request.bucket, call.tenant_id)
+            bucket = await readable_bucket(tx, request.bucket, call.tenant_id, question=Question(call, request))
             row = await object_rows.find(tx, bucket, request.key, request.version_id)
         if row is None:
             raise not_found("object", f"{request.bucket}/{request.key}")
