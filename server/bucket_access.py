@@ -68,7 +68,7 @@ FURTHER = {  # by a request, what it asks for with a field
 OF_VERSION = {  # in place of what, where a request names a version
     "s3:GetObject": "s3:GetObjectVersion", "s3:GetObjectTagging": "s3:GetObjectVersionTagging",
     "s3:DeleteObject": "s3:DeleteObjectVersion", "s3:PutObjectTagging": "s3:PutObjectVersionTagging",
-    "s3:PutObjectAcl": "s3:PutObjectVersionAcl",
+    "s3:PutObjectAcl": "s3:PutObjectVersionAcl", "s3:DeleteObjectTagging": "s3:DeleteObjectVersionTagging",
 }  # fmt: skip
 
 
@@ -84,6 +84,8 @@ class Question:
         name = self.request.DESCRIPTOR.name.removesuffix("Request")
         further = FURTHER.get(name, {})
         asked = ASKED[name] + tuple(further[each.name] for each, _ in self.request.ListFields() if each.name in further)
+        if name == "SetObjectTags" and not self.request.tags.tags:
+            asked = ("s3:DeleteObjectTagging",)
         if getattr(self.request, "version_id", ""):
             return tuple(OF_VERSION.get(action, action) for action in asked)
         return asked

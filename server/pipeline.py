@@ -224,8 +224,6 @@ class Pipeline:
                 raise not_found("tenant", named)
         else:
             call.tenant = principal.tenant(call.metadata.get("x-tenant-id"))
-        if call.tenant is None and not method.open and not method.admits:
-            raise no_tenant()
         mine, permission = call.access, method.permission
         if mine.always(permission):
             return
@@ -234,14 +232,16 @@ class Pipeline:
             async with self.app.db.reading() as tx:
                 [meant] = call.resources
                 call.resources = await identified(tx, call.tenant, meant.kind, meant.id or meant.name)
-        allowed = self._allows(call, default=method.open)
+        allowed = self._allows(call, default=method.open and principal is not NOBODY)
         # A list that the caller may see some of shows more where what it lists admits them.
         call.admitted = (
             method.admits is not None and (method.lists or not allowed)
             and self._allows(call, default=True) and await method.admits(call, request)
         )  # fmt: skip
         if not allowed and not call.admitted:
-            raise no_tenant() if call.tenant is None and principal is not NOBODY else self._denied(call)
+            if call.tenant is None and principal is not NOBODY:
+                raise invalid("X-Tenant-ID", "you have no tenant: name one, or make one with POST /tenants")
+            raise self._denied(call)
 
     def _allows(self, call: Call, *, default: bool) -> bool:
         """Whether the caller may, by role and policies. `default`: they may what neither these nor the key's own policy
@@ -435,10 +435,6 @@ class _RolledBack(Exception):
 
     def __init__(self, response: Message) -> None:
         self.response = response
-
-
-def no_tenant() -> ApiError:
-    return invalid("X-Tenant-ID", "you have no tenant: name one, or make one with POST /tenants")
 
 
 def to_api_error(exception: Exception, request_id: str) -> ApiError:

@@ -75,7 +75,8 @@ def valid(method: MethodDescriptor, **fixed: str) -> Message:
         if field.enum_type and isinstance(value, str):
             continue
         if isinstance(value, dict):
-            getattr(request, field.name).update(value)
+            target = getattr(request, field.name)
+            (target if field.is_repeated else target.tags).update(value)
         else:
             setattr(request, field.name, value)
     return request  # type: ignore[no-any-return]
