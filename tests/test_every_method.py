@@ -62,6 +62,8 @@ def valid(method: MethodDescriptor, **fixed: str) -> Message:
     request: Any = GetMessageClass(method.input_type)()
     if "statements" in method.input_type.fields_by_name:
         request.statements.add(effect="EFFECT_ALLOW", action=["instance:read"], resource=["*"])
+    if "objects" in method.input_type.fields_by_name:
+        request.objects.add(key="some-key")
     if "from" in method.input_type.fields_by_name:
         getattr(request, "from").GetCurrentTime()
     for field in method.input_type.fields:
