@@ -18,17 +18,18 @@ from thecloud.v1 import bucket_settings_pb2, storage_pb2
 from server import bucket_policies, db, object_rows
 from server.access import Decision, Matched
 from server.auth import NOBODY
-from server.bucket_policies import READS, BucketPolicy, Caller, compiled
+from server.bucket_policies import OF_OBJECTS, READS, BucketPolicy, Caller, compiled
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError
-from server.object_rows import Bucket, Upload
+from server.object_rows import Bucket, Object, Upload
 from server.resources import Resource
 
 if TYPE_CHECKING:
     from server.app import App
 
-PUBLIC = frozenset({"s3:ListBucket", "s3:ListBucketVersions", "s3:GetObject", "s3:GetObjectVersion"})
+PUBLIC_OBJECT = frozenset({"s3:GetObject", "s3:GetObjectVersion"})
+PUBLIC = PUBLIC_OBJECT | {"s3:ListBucket", "s3:ListBucketVersions"}
 ASKED = {  # by a request, less "Request"; what has several objects asks for each
     "AbortMultipartUpload": ("s3:AbortMultipartUpload",),
     "BeginMultipartUpload": ("s3:PutObject",),
@@ -43,7 +44,7 @@ ASKED = {  # by a request, less "Request"; what has several objects asks for eac
     "DeleteObjects": (),
     "DownloadObject": ("s3:GetObject",),
     "GetBucket": ("s3:ListBucket",),
-    "GetObject": ("s3:GetObject", "s3:GetObjectTagging"),
+    "GetObject": ("s3:GetObject",),
     "ListAllVersions": ("s3:ListBucketVersions",),
     "ListLifecycleRules": ("s3:GetLifecycleConfiguration",),
     "ListMultipartUploads": ("s3:ListBucketMultipartUploads",),
@@ -100,21 +101,26 @@ class Question:
         raise ApiError("PERMISSION_DENIED", f"{text}; whoever has storage_policy:update can change it",
                        permission=self.call.method.permission)  # fmt: skip
 
-    def granted(self, bucket: Bucket) -> bool:
-        """Whether the bucket lets the caller do it, by its policy or since it is public."""
+    def granted(self, bucket: Bucket, row: Object | None = None) -> bool:
+        """Whether the bucket lets the caller do it, by its policy or since it is public, or this object of it is."""
         asked = self.actions()
-        return bool(asked) and self._denied(bucket, asked) is None and self._allowed(bucket, asked)
+        if not asked or self._denied(bucket, asked):
+            return False
+        is_public = row is not None and row.is_public and PUBLIC_OBJECT.issuperset(asked)
+        return is_public or self._allowed(bucket, asked)
 
     def denies(self, bucket: Bucket) -> bool:
         """Whether the bucket's policy denies it."""
         return self._denied(bucket, self.actions()) is not None
 
     def shows(self, bucket: Bucket, action: str) -> bool:
-        """Whether somebody of the bucket's tenant, who sees the bucket, sees what this action is about too."""
-        if self._governs(bucket):
+        """Whether who sees the bucket, or an object in it, sees what this action is about too."""
+        if action not in OF_OBJECTS and self._governs(bucket):
             return True
-        admitted = not self.call.admitted or self._allowed(bucket, (action,))
-        return admitted and self._denied(bucket, (action,)) is None
+        if getattr(self.request, "version_id", ""):
+            action = OF_VERSION.get(action, action)
+        by_own_policies = bucket.tenant_id == self.call.tenant and not self.call.admitted
+        return (by_own_policies or self._allowed(bucket, (action,))) and self._denied(bucket, (action,)) is None
 
     def _allowed(self, bucket: Bucket, actions: tuple[str, ...]) -> bool:
         if bucket.is_public and PUBLIC.issuperset(actions):
@@ -166,7 +172,24 @@ async def admits(app: "App", call: Call, request: Any) -> bool:
         else:
             return False
         bucket = await object_rows.named_bucket(tx, name)
-    return bucket is not None and any(Question(call, each, key).granted(bucket) for each in _single(request))
+        if bucket is None:
+            return False
+        if any(Question(call, each, key).granted(bucket) for each in _single(request)):
+            return True
+        question = Question(call, request)
+        if not PUBLIC_OBJECT.issuperset(question.actions()):
+            return False
+        row = await object_rows.version(tx, bucket, request.key, request.version_id)
+        return question.granted(bucket, row)
+
+
+async def may_read(app: "App", call: Call, request: Any) -> bool:
+    """Whether the caller may read the object of a download, wherever it is: by policies of their own, or since its
+    bucket lets them."""
+    resource = Resource("object", name=f"{request.bucket}/{request.key}", tenant=str(call.tenant or ""))
+    if call.access.may("storage:read", resource, call.context):
+        return True
+    return call.access.may("storage:read", resource, call.context, default=True) and await admits(app, call, request)
 
 
 def may(permission: str, bucket: Bucket, question: Question) -> bool:

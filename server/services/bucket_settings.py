@@ -38,8 +38,6 @@ class BucketSettingsService:
     async def GetBucket(self, call: Call, request: pb.GetBucketRequest) -> pb.BucketSettings:
         question = Question(call, request)
         bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id, question=question)
-        if bucket.tenant_id != call.tenant:
-            return pb.BucketSettings(bucket=shown_bucket(bucket))
         return shown_settings(bucket, question)
 
     async def UpdateBucket(self, call: Call, request: pb.UpdateBucketRequest) -> pb.BucketSettings:
@@ -81,7 +79,7 @@ def refused(malformed: Malformed) -> ApiError:
 
 
 def shown_settings(bucket: Bucket, question: Question) -> pb.BucketSettings:
-    """The tenant's bucket, with what its policy lets the caller see of its settings."""
+    """The bucket, with what the caller may see of its settings."""
     return pb.BucketSettings(
         bucket=shown_bucket(bucket),
         tags=bucket.tags if question.shows(bucket, "s3:GetBucketTagging") else None,

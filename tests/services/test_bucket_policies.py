@@ -177,7 +177,8 @@ class TestTheLanguage:
     def test_what_requests_ask_for_is_what_policies_speak_of(self) -> None:
         asked = {action for actions in ASKED.values() for action in actions}
         asked |= {action for fields in FURTHER.values() for action in fields.values()}
-        asked |= {"s3:GetBucketTagging", "s3:GetBucketCORS", "s3:GetBucketPolicy", "s3:DeleteObjectTagging"}
+        asked |= {"s3:GetBucketTagging", "s3:GetBucketCORS", "s3:GetBucketPolicy", "s3:GetObjectTagging",
+                  "s3:DeleteObjectTagging"}  # fmt: skip
         asked |= {OF_VERSION[action] for action in asked & {*OF_VERSION}} | {*SHOWN_WITH}
         assert asked == {*ACTIONS.values()}
         assert PUBLIC <= READS
