@@ -177,7 +177,8 @@ async def admits(app: "App", call: Call, request: Any) -> bool:
         if any(Question(call, each, key).granted(bucket) for each in _single(request)):
             return True
         question = Question(call, request)
-        if not PUBLIC_OBJECT.issuperset(question.actions()):
+        asked = question.actions()
+        if not asked or not PUBLIC_OBJECT.issuperset(asked):
             return False
         row = await object_rows.version(tx, bucket, request.key, request.version_id)
         return question.granted(bucket, row)

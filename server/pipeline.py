@@ -247,7 +247,7 @@ class Pipeline:
         """Whether the caller may, by role and policies. `default`: they may what neither these nor the key's own policy
         forbid."""
         mine, method = call.access, call.method
-        if method.lists:
+        if method.lists or method.each:
             return mine.may_list(method.permission, method.target_kind, call.context, default=default)
         return all(mine.may(method.permission, each, call.context, default=default) for each in call.resources)
 
