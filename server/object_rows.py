@@ -31,6 +31,7 @@ class Bucket(Owned):
     name: str
     is_public: bool
     versioning: str  # "OFF", "ENABLED", "SUSPENDED"
+    encryption_enabled: bool  # of what is stored from now on
     deleted_at: datetime | None  # when it was; nobody sees it since
 
 
@@ -49,6 +50,11 @@ class Object(Owned):
     etag: str
     host: str  # that stored it; empty where every host has what is stored
     metadata: dict[str, Any]
+    wrapped_key: bytes | None  # of an encrypted blob: see object_encryption.py
+    blob_checksum: str | None  # its SHA-256, which is not that of the object
+    noncurrent_since: datetime | None  # when it was the latest no more
+    verified_at: datetime | None  # when the scrubber last read it
+    damage: str  # what that found: "CORRUPT", "MISSING", or "" for none
 
 
 @db.row("multipart_uploads", "multipart_upload", pb.MultipartUpload)
@@ -67,6 +73,7 @@ class Part(Owned):
     size_bytes: int
     etag: str
     host: str
+    wrapped_key: bytes | None
 
 
 @db.row("lifecycle_rules", "lifecycle_rule", pb.LifecycleRule)
@@ -75,7 +82,11 @@ class LifecycleRule(Owned):
     bucket_id: UUID
     bucket_name: str
     prefix: str
-    expiration_days: int
+    name: str
+    expiration_days: int | None
+    noncurrent_days: int | None
+    abort_upload_days: int | None
+    expired_markers: bool
     enabled: bool
     updated_at: datetime
 
@@ -141,31 +152,30 @@ async def add(
     tx: Tx, bucket: Bucket, key: str, *, user_id: UUID, id: UUID, delete_marker: bool = False, **columns: object
 ) -> Object:
     """Make this the latest version of the object. What it replaces is discarded."""
-    await db.execute(tx, _ALONE, alone=f"object/{bucket.id}/{key}")
+    await alone(tx, bucket, key)
     before = await db.first(tx, Object, _LATEST, bucket_id=bucket.id, key=key)
     version_id = UNVERSIONED if bucket.versioning != "ENABLED" else str(2**62 - time.time_ns())
     if version_id == UNVERSIONED:
         replaced = await db.first(tx, Object, _VERSION, bucket_id=bucket.id, key=key, version_id=UNVERSIONED)
         if replaced:
-            await _drop(tx, replaced)
+            await drop(tx, replaced)
             before = None if before and before.id == replaced.id else before
     if before:
-        await changes.update(tx, before, is_latest=False)
+        await changes.update(tx, before, is_latest=False, noncurrent_since=sa.func.clock_timestamp())
     return await changes.insert(
         tx, Object, id=id, tenant_id=bucket.tenant_id, user_id=user_id, bucket_id=bucket.id, bucket=bucket.name,
         key=key, version_id=version_id, is_latest=True, delete_marker=delete_marker, metadata={}, **columns,
     )  # fmt: skip
 
 
-async def hide(tx: Tx, bucket: Bucket, key: str, user_id: UUID, *, before: datetime | None = None) -> bool:
-    """Delete the latest version, so that there is none: for good where no versions are kept. Whether there was one,
-    from `before` that moment."""
-    await db.execute(tx, _ALONE, alone=f"object/{bucket.id}/{key}")
+async def hide(tx: Tx, bucket: Bucket, key: str, user_id: UUID) -> bool:
+    """Delete the latest version, so that there is none: for good where no versions are kept. Whether there was one."""
+    await alone(tx, bucket, key)
     latest = await find(tx, bucket, key)
-    if latest is None or (before and latest.created_at >= before):
+    if latest is None:
         return False
     if bucket.versioning == "OFF":
-        await _drop(tx, latest)
+        await drop(tx, latest)
     else:
         await add(tx, bucket, key, user_id=user_id, id=uuid4(), delete_marker=True, size_bytes=0, content_type="",
                   checksum="", etag="", host=latest.host)  # fmt: skip
@@ -174,20 +184,26 @@ async def hide(tx: Tx, bucket: Bucket, key: str, user_id: UUID, *, before: datet
 
 async def remove(tx: Tx, bucket: Bucket, key: str, version_id: str) -> bool:
     """Delete one version for good; the newest of the others is the latest then. Whether there was one."""
-    await db.execute(tx, _ALONE, alone=f"object/{bucket.id}/{key}")
+    await alone(tx, bucket, key)
     version = await db.first(tx, Object, _VERSION, bucket_id=bucket.id, key=key, version_id=version_id)
     if version is None or version.delete_marker:
         return False
-    await _drop(tx, version)
+    await drop(tx, version)
     if await db.value(tx, _KEPT, bucket_id=bucket.id, key=key) is None:
         for marker in await db.rows(tx, Object, _MARKERS, bucket_id=bucket.id, key=key):  # with nothing to hide
-            await _drop(tx, marker)
+            await drop(tx, marker)
     elif version.is_latest and (newest := await db.first(tx, Object, _NEWEST, bucket_id=bucket.id, key=key)):
-        await changes.update(tx, newest, is_latest=True)
+        await changes.update(tx, newest, is_latest=True, noncurrent_since=None)
     return True
 
 
-async def _drop(tx: Tx, row: Object) -> None:
+async def alone(tx: Tx, bucket: Bucket, key: str) -> None:
+    """Have nobody else change the object until the transaction ends."""
+    await db.execute(tx, _ALONE, alone=f"object/{bucket.id}/{key}")
+
+
+async def drop(tx: Tx, row: Object) -> None:
+    """Delete one version for good, whatever there is besides."""
     await changes.delete(tx, row)
     await discard(tx, [row])
 
@@ -208,7 +224,7 @@ def shown_bucket(bucket: Bucket) -> pb.Bucket:
 
 def shown(row: Object) -> pb.Object:
     name = arn("storage", row.tenant_id, "object", f"{row.bucket}/{row.key}")
-    return db.to_message(row, upload_status="AVAILABLE", arn=name)  # type: ignore[no-any-return]
+    return db.to_message(row, upload_status="AVAILABLE", arn=name, encrypted=row.wrapped_key is not None)  # type: ignore[no-any-return]
 
 
 def beyond(prefix: str) -> str | None:

@@ -11,9 +11,9 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 
 from drivers.objects import NoRoom, Stored
-from server import db, quota
+from server import db, object_encryption, quota
 from server.errors import ApiError, quota_exceeded
-from server.object_rows import USAGE
+from server.object_rows import USAGE, Bucket
 
 if TYPE_CHECKING:
     from server.app import App
@@ -43,24 +43,27 @@ class Received:
     id: UUID
     stored: Stored
     content_type: str  # what its beginning looks like
+    wrapped_key: bytes | None = None  # as of object_encryption.Kept
+    blob_checksum: str | None = None
 
 
-async def receive(app: "App", tenant_id: UUID, first: Any, more: AsyncIterator[Any]) -> Received:
-    """Store what comes in `data` of these requests. Raises, and keeps nothing, when it is not what `content_sha256`
-    of the first one says, or more than may be."""
-    id, beginning, store = uuid4(), bytearray(), app.drivers.objects
+async def receive(app: "App", bucket: Bucket, first: Any, more: AsyncIterator[Any]) -> Received:
+    """Store what comes in `data` of these requests, for this bucket. Raises, and keeps nothing, when it is not what
+    `content_sha256` of the first one says, or more than may be."""
+    id, beginning = uuid4(), bytearray()
     try:
-        async with asyncio.timeout(LONGEST), aclosing(_pieces(app, tenant_id, first, more, beginning)) as data:
-            stored = await store.put(id, data)
+        async with asyncio.timeout(LONGEST), aclosing(_pieces(app, bucket.tenant_id, first, more, beginning)) as data:
+            kept = await object_encryption.put(app, bucket, id, data)
     except TimeoutError:
         raise ApiError("REQUEST_TIMEOUT", f"this took more than {LONGEST / 3600:g} hours; send it in parts") from None
     except NoRoom:
         raise no_room() from None
+    stored = kept.stored
     if first.content_sha256 and first.content_sha256.lower() != stored.sha256:
-        await store.delete(id)
+        await app.drivers.objects.delete(id)
         raise ApiError("CHECKSUM_MISMATCH", f"what came has the SHA-256 {stored.sha256}; send it again",
                        expected=first.content_sha256.lower(), received=stored.sha256)  # fmt: skip
-    return Received(id, stored, looks_like(bytes(beginning)))
+    return Received(id, stored, looks_like(bytes(beginning)), kept.wrapped_key, kept.blob_checksum)
 
 
 async def _pieces(

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql
 from thecloud.v1 import storage_pb2 as pb
 
 from drivers.objects import NoRoom
-from server import changes, db, object_rows, object_uploads, quota, rating
+from server import changes, db, object_encryption, object_rows, object_uploads, quota, rating
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid, not_found
@@ -39,7 +39,7 @@ from server.object_rows import (
     shown_bucket,
 )
 from server.object_uploads import GIB, Received
-from server.services import storage_lives
+from server.services import storage_lives, storage_rules, storage_scrubber
 from server.work import wake
 
 if TYPE_CHECKING:
@@ -136,8 +136,8 @@ class StorageService:
         if not first.key or "\0" in first.key:
             raise invalid("key", "this wants 1 to 1,024 bytes, and none of them zero")
         async with self.app.db.reading() as tx:
-            await own_bucket(tx, first.bucket, call.tenant_id)
-        return await self._receive(call, first, more)
+            bucket = await own_bucket(tx, first.bucket, call.tenant_id)
+        return await self._receive(call, bucket, first, more)
 
     async def UploadObject(self, call: Call, request: pb.UploadObjectRequest) -> pb.Object:
         bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
@@ -152,12 +152,12 @@ class StorageService:
                 call.headers["content-range"] = f"bytes */{row.size_bytes}"
                 raise ApiError("RANGE_NOT_SATISFIABLE", f"the object has {row.size_bytes} bytes",
                                size_bytes=str(row.size_bytes)) from None  # fmt: skip
-            async with aclosing(self.app.drivers.objects.get(row.id, planned.start, planned.end)) as pieces:
+            async with aclosing(object_encryption.plain(self.app, row, planned.start, planned.end)) as pieces:
                 try:
                     piece = await anext(pieces, b"") if planned.end > planned.start else b""
                 except LookupError:  # it was overwritten since we looked
                     if attempt == TRIES:
-                        raise
+                        raise object_encryption.damaged(row.id) from None
                     continue
                 sent = len(piece)
                 yield planned.head(piece[:PIECE])
@@ -192,9 +192,11 @@ class StorageService:
 
     async def GetStorageCluster(self, call: Call, request: pb.GetStorageClusterRequest) -> pb.StorageCluster:
         nodes = await self.app.drivers.objects.nodes()
+        async with self.app.db.reading() as tx:
+            state = await storage_scrubber.state(tx, self._host)
         return pb.StorageCluster(nodes=(
             pb.StorageNode(id=node.id, address=node.address, data_dir=node.data_dir, status=node.status,
-                           last_seen=node.last_seen)
+                           last_seen=node.last_seen, **state)
             for node in nodes
         ))  # fmt: skip
 
@@ -215,8 +217,9 @@ class StorageService:
         if not first.part:
             raise invalid("part", "this wants the number of the part, 1 to 10,000")
         async with self.app.db.reading() as tx:
-            await db.get(tx, Upload, id, call.tenant_id)
-        return await self._receive(call, first, more)
+            upload = await db.get(tx, Upload, id, call.tenant_id)
+            bucket = await own_bucket(tx, upload.bucket, call.tenant_id)
+        return await self._receive(call, bucket, first, more)
 
     async def UploadPart(self, call: Call, request: pb.UploadPartRequest) -> pb.Part:
         received: Received = call.prepared
@@ -225,6 +228,7 @@ class StorageService:
         return db.to_message(await db.insert(  # type: ignore[no-any-return]
             call.tx, Part, id=received.id, tenant_id=upload.tenant_id, upload_id=upload.id, part_number=request.part,
             size_bytes=received.stored.size_bytes, etag=received.stored.sha256, host=self._host,
+            wrapped_key=received.wrapped_key,
         ))  # fmt: skip
 
     async def prepare_CompleteMultipartUpload(
@@ -232,7 +236,8 @@ class StorageService:
     ) -> tuple[Received, list[UUID]]:
         store = self.app.drivers.objects
         async with self.app.db.reading() as tx:
-            await db.get(tx, Upload, request.id, call.tenant_id)
+            upload = await db.get(tx, Upload, request.id, call.tenant_id)
+            bucket = await own_bucket(tx, upload.bucket, call.tenant_id)
             parts = await db.rows(tx, Part, _PARTS, upload=UUID(request.id))
         if not parts:
             raise invalid("id", "the upload has no parts yet; upload at least one")
@@ -241,13 +246,15 @@ class StorageService:
             self._need_here(part)
         id, ids = uuid4(), [part.id for part in parts]
         try:
-            stored = await store.compose(id, ids)
+            kept = await object_encryption.compose(self.app, bucket, id, parts)
         except NoRoom:
             raise object_uploads.no_room() from None
         call.undo = partial(store.delete, id)
-        async with aclosing(store.get(id, 0, min(stored.size_bytes, object_uploads.SNIFFED))) as pieces:
+        sniffed = min(kept.size_bytes, object_uploads.SNIFFED)
+        async with aclosing(object_encryption.plain(self.app, kept, 0, sniffed)) as pieces:
             beginning = await anext(pieces, b"")
-        return Received(id, stored, object_uploads.looks_like(beginning)), ids
+        kind = object_uploads.looks_like(beginning)
+        return Received(id, kept.stored, kind, kept.wrapped_key, kept.blob_checksum), ids
 
     async def CompleteMultipartUpload(self, call: Call, request: pb.CompleteMultipartUploadRequest) -> pb.Object:
         received, ids = call.prepared
@@ -274,16 +281,8 @@ class StorageService:
         return pb.ListLifecycleRulesResponse(rules=map(db.to_message, found), next_page_token=token)
 
     async def CreateLifecycleRule(self, call: Call, request: pb.CreateLifecycleRuleRequest) -> pb.LifecycleRule:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
-        try:
-            return db.to_message(await changes.insert(  # type: ignore[no-any-return]
-                call.tx, LifecycleRule, id=uuid4(), tenant_id=call.tenant_id, user_id=call.principal.user_id,
-                bucket_id=bucket.id, bucket_name=bucket.name, prefix=request.prefix,
-                expiration_days=request.expiration_days, enabled=not request.HasField("enabled") or request.enabled,
-            ))  # fmt: skip
-        except asyncpg.UniqueViolationError:
-            raise ApiError("ALREADY_EXISTS", f"the bucket has a rule for {request.prefix!r} already; delete that first",
-                           kind="lifecycle_rule", name=request.prefix) from None  # fmt: skip
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, lock=True)
+        return db.to_message(await storage_rules.create(call, bucket, request))  # type: ignore[no-any-return]
 
     async def DeleteLifecycleRule(self, call: Call, request: pb.DeleteLifecycleRuleRequest) -> Empty:
         bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
@@ -292,6 +291,17 @@ class StorageService:
             raise not_found("lifecycle_rule", request.id)
         await changes.delete(call.tx, rule)
         return Empty()
+
+    async def SetLifecycleRules(
+        self, call: Call, request: pb.SetLifecycleRulesRequest
+    ) -> pb.SetLifecycleRulesResponse:  # fmt: skip
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, lock=True)
+        rules = await storage_rules.replace(call, bucket, request.rules)
+        return pb.SetLifecycleRulesResponse(rules=map(db.to_message, rules))
+
+    async def PreviewLifecycle(self, call: Call, request: pb.PreviewLifecycleRequest) -> pb.PreviewLifecycleResponse:
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+        return await storage_rules.preview(call, bucket, request)
 
     @property
     def _host(self) -> str:
@@ -302,8 +312,8 @@ class StorageService:
         if row.host != self._host:
             raise ApiError("UNAVAILABLE", f"this is on host {row.host}; ask that host's server")
 
-    async def _receive(self, call: Call, first: Any, more: AsyncIterator[Any]) -> Received:
-        received = await object_uploads.receive(self.app, call.tenant_id, first, more)
+    async def _receive(self, call: Call, bucket: Bucket, first: Any, more: AsyncIterator[Any]) -> Received:
+        received = await object_uploads.receive(self.app, bucket, first, more)
         call.undo = partial(self.app.drivers.objects.delete, received.id)
         return received
 
@@ -312,7 +322,7 @@ class StorageService:
         return await object_rows.add(
             call.tx, bucket, key, user_id=call.principal.user_id, id=received.id, size_bytes=stored.size_bytes,
             content_type=content_type or received.content_type, checksum=stored.sha256, etag=stored.md5,
-            host=self._host,
+            host=self._host, wrapped_key=received.wrapped_key, blob_checksum=received.blob_checksum,
         )  # fmt: skip
 
     async def _read(self, call: Call, request: pb.DownloadObjectRequest) -> Object:
@@ -322,6 +332,8 @@ class StorageService:
         if row is None:
             raise not_found("object", f"{request.bucket}/{request.key}")
         self._need_here(row)
+        if row.damage:
+            raise object_encryption.damaged(row.id)
         return row
 
 
