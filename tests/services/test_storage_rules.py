@@ -240,7 +240,7 @@ class TestPreview:
     async def test_it_tells_what_goes_tomorrow_and_why(self, cloud: Cloud, ada: Person) -> None:
         await bucket(ada)
         first = await rule(ada, prefix="logs/", expiration_days=2)
-        await rule(ada, prefix="logs/1", expiration_days=1)
+        await rule(ada, prefix="logs/1", expiration_days=2)
         await rule(ada, prefix="off", expiration_days=1, enabled=False)
         second = await rule(ada, prefix="up", abort_upload_days=2)
         made = await put(ada, "assets/logs/1", b"12345")
@@ -313,17 +313,18 @@ class TestPreview:
             await age(cloud, dice.random())
         if versioning == "SUSPENDED":
             await versioned(ada, enabled=False)
-        await replaced(ada, *(
-            {"prefix": dice.choice(prefixes), "enabled": dice.random() < 0.8, "expired_markers": dice.random() < 0.4,
-             dice.choice(("expiration_days", "noncurrent_days", "abort_upload_days")): dice.randint(1, 12)}
-            for _ in range(8)
-        ))  # fmt: skip
+        days = ("expiration_days", "noncurrent_days", "abort_upload_days")
+        await replaced(
+            ada, {"expired_markers": True}, *({each: 9} for each in days),
+            *({"prefix": dice.choice(prefixes), "enabled": dice.random() < 0.8, "expired_markers": dice.random() < 0.4,
+               dice.choice(days): dice.randint(1, 12)} for _ in range(8)),
+        )  # fmt: skip
 
         async def there() -> dict[str, bool]:
             """What there is, and whether it is to be seen."""
             return dict(await cloud.value(
-                "select array_agg(row(id::text, shown)) from (select id, is_latest and not delete_marker as shown "
-                "from objects union all select id, true from multipart_uploads) as each"
+                "select coalesce(array_agg(row(id::text, shown)), '{}') from "
+                "(select id, is_latest and not delete_marker as shown from objects union all select id, true from multipart_uploads) as each"
             ))  # fmt: skip
 
         seen = set()
