@@ -324,7 +324,8 @@ class TestPreview:
             """What there is, and whether it is to be seen."""
             return dict(await cloud.value(
                 "select coalesce(array_agg(row(id::text, shown)), '{}') from "
-                "(select id, is_latest and not delete_marker as shown from objects union all select id, true from multipart_uploads) as each"
+                "(select id, is_latest and not delete_marker as shown from objects "
+                "union all select id, true from multipart_uploads) as each"
             ))  # fmt: skip
 
         seen = set()
