@@ -26,17 +26,23 @@ if TYPE_CHECKING:
     from server.app import App
 
 BATCH = 500  # of what is due, at once
-MOST = 1000  # rules of a bucket
+MOST = 100  # rules of a bucket: each object may be looked at for each of them
 KIND = "lifecycle"  # of work, whose id is the bucket's
 SOON = timedelta(days=1)  # what a preview looks ahead
 
 P, U, L = Part.TABLE.c, Upload.TABLE.c, LifecycleRule.TABLE.c
 _others = Object.TABLE.alias("others")
 _theirs = LifecycleRule.TABLE.alias("theirs")
+_LAST = sa.literal("\U0010ffff" * 257)  # after all that can follow on a prefix: a key has at most 1,024 bytes
 _DAY = sa.literal_column("interval '24 hours'", postgresql.INTERVAL)
 _moment = sa.bindparam("moment", type_=postgresql.TIMESTAMP(timezone=True))
 _bucket = sa.bindparam("bucket_id", type_=postgresql.UUID)
 _size = sa.select(sa.func.coalesce(sa.func.sum(P.size_bytes), 0)).where(P.upload_id == U.id).scalar_subquery()
+
+
+def _ruled(key: Any, prefix: Any) -> sa.ColumnElement[bool]:
+    """Whether it begins so: as a range, for which there is an index."""
+    return sa.and_(key >= prefix, key < prefix + _LAST)
 
 
 def _older(since: Any, days: Any) -> sa.ColumnElement[bool]:
@@ -45,10 +51,15 @@ def _older(since: Any, days: Any) -> sa.ColumnElement[bool]:
 
 def _due(action: str, what: Any, *where: sa.ColumnElement[bool], version: Any, size: Any) -> sa.Select[Any]:
     return sa.select(
-        L.id.label("rule_id"), L.created_at.label("rule_since"), L.user_id, sa.literal(action).label("action"), what.id,
-        what.key, version.label("version_id"), sa.cast(size, sa.BigInteger).label("size_bytes"),
-    ).where(L.bucket_id == _bucket, what.bucket_id == _bucket, L.enabled, sa.func.starts_with(what.key, L.prefix),
-            *where)  # fmt: skip
+        L.id.label("rule_id"),
+        L.created_at.label("rule_since"),
+        L.user_id,
+        sa.literal(action).label("action"),
+        what.id,
+        what.key,
+        version.label("version_id"),
+        sa.cast(size, sa.BigInteger).label("size_bytes"),
+    ).where(L.bucket_id == _bucket, what.bucket_id == _bucket, L.enabled, _ruled(what.key, L.prefix), *where)
 
 
 def _due_version(action: str, *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
@@ -56,7 +67,7 @@ def _due_version(action: str, *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
 
 
 _going = sa.exists().where(
-    _theirs.c.bucket_id == _bucket, _theirs.c.enabled, sa.func.starts_with(_others.c.key, _theirs.c.prefix),
+    _theirs.c.bucket_id == _bucket, _theirs.c.enabled, _ruled(_others.c.key, _theirs.c.prefix),
     ~_others.c.is_latest, _older(_others.c.noncurrent_since, _theirs.c.noncurrent_days),
 )  # fmt: skip
 _staying = sa.exists().where(_others.c.bucket_id == _bucket, _others.c.key == O.key, _others.c.id != O.id, ~_going)
