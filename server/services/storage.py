@@ -332,7 +332,7 @@ class StorageService:
         if row is None:
             raise not_found("object", f"{request.bucket}/{request.key}")
         self._need_here(row)
-        if row.damage:
+        if row.damage == "CORRUPT":
             raise object_encryption.damaged(row.id)
         return row
 

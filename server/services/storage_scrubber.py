@@ -1,7 +1,8 @@
 """The scrubber: reads what is stored again and again, to see whether it still is what it was.
 
 An object counts as seen when it is stored. The one that was not seen for longest is next, so that a scrubber that ended
-halfway, or was killed, goes on where it was. What it finds is in the object's row, and shown with the cluster's nodes.
+halfway, or was killed, goes on where it was. What it finds is in the object's row, and shown with the cluster's nodes;
+what is damaged is looked at again each hour, since a disk may be back, or a file.
 """
 
 import asyncio
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
 LEAST = 64 * 1024  # bytes that an object counts for, however small it is: a disk seeks, and a row is written
 
 _seen = sa.func.coalesce(O.verified_at, O.created_at)
 _host = sa.and_(O.host == sa.bindparam("host", type_=sa.Text), ~O.delete_marker)
-_due = _seen < sa.bindparam("before", type_=O.created_at.type)
-_NEXT = sa.select(Object.TABLE).where(_host, _due).order_by(_seen).limit(1)
+_before = sa.bindparam("before", type_=O.created_at.type)
+_NEXT = sa.select(Object.TABLE).where(_host, _seen < _before).order_by(_seen).limit(1)
+_AGAIN = sa.select(Object.TABLE).where(_host, O.damage != "", O.verified_at < _before).order_by(O.verified_at).limit(1)
 _NOTE = (
     sa.update(Object.TABLE).where(O.id == sa.bindparam("this", type_=postgresql.UUID))
     .values(verified_at=sa.func.clock_timestamp(), damage=sa.bindparam("found", type_=sa.Text))
@@ -56,15 +59,22 @@ async def state(tx: Tx, host: str) -> dict[str, Any]:
 
 async def scrub(app: "App", host: str) -> None:
     """Read objects that this host has stored, as many as may be read in a minute."""
-    days, ends = app.config.scrub_days, time.monotonic() + MINUTE.total_seconds()
-    while days and time.monotonic() < ends:
-        async with app.db.reading() as tx:
-            before = datetime.now(UTC) - timedelta(days=days)
-            row = await db.first(tx, Object, _NEXT, host=host, before=before)
+    ends = time.monotonic() + MINUTE.total_seconds()
+    while app.config.scrub_days and time.monotonic() < ends:
+        row = await _next(app, host)
         if row is None:
             return
         await _note(app, row, await _damage(app, row))
         await asyncio.sleep(max(row.size_bytes, LEAST) / app.config.scrub_bytes)
+
+
+async def _next(app: "App", host: str) -> Object | None:
+    """What is to be read, if anything is."""
+    now = datetime.now(UTC)
+    async with app.db.reading() as tx:
+        again = await db.first(tx, Object, _AGAIN, host=host, before=now - HOUR)
+        days = timedelta(days=app.config.scrub_days)
+        return again or await db.first(tx, Object, _NEXT, host=host, before=now - days)
 
 
 async def _damage(app: "App", row: Object) -> str:
@@ -83,7 +93,7 @@ async def _damage(app: "App", row: Object) -> str:
 async def _note(app: "App", row: Object, damage: str) -> None:
     async with app.db.transaction() as tx:
         there = await db.execute(tx, _NOTE, this=row.id, found=damage)
-    if there and (damage or row.damage):  # else it was deleted while it was read
+    if there and damage != row.damage:  # else it was deleted while it was read, or nothing is new
         tell = log.error if damage else log.info
         tell("object_damaged" if damage else "object_whole_again", id=str(row.id), bucket=row.bucket, key=row.key,
              version=row.version_id, tenant=str(row.tenant_id), damage=damage)  # fmt: skip

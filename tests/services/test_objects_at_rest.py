@@ -261,10 +261,14 @@ class TestScrubber:
         file.rename(file.with_name("kept"))
         await age(cloud)
         assert found(await scrubbed(cloud, ada)) == (1, 0, 1)
+        assert await text(ada, "assets/a") == "503"
         file.with_name("kept").rename(file)
-        await age(cloud)
-        assert found(await scrubbed(cloud, ada)) == (1, 0, 0)
-        assert await text(ada, "assets/a") == "hello"
+        assert await text(ada, "assets/a") == "hello", "a disk that is back is used at once"
+        assert found(await scrubbed(cloud, ada)) == (1, 0, 1)
+        await cloud.value("update objects set verified_at = verified_at - interval '61 minutes'")
+        with structlog.testing.capture_logs() as logged:
+            assert found(await scrubbed(cloud, ada)) == (1, 0, 0)
+        assert "object_damaged" not in {each["event"] for each in logged}
 
     async def test_the_one_that_was_not_read_for_longest_is_next_and_a_death_costs_one(
         self, cloud: Cloud, ada: Person

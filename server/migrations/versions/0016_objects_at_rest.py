@@ -26,7 +26,7 @@ def upgrade() -> None:
     op.create_check_constraint("objects_damage", "objects", "damage in ('', 'CORRUPT', 'MISSING')")
     op.create_index("objects_scrub", "objects", ["host", sa.text("coalesce(verified_at, created_at)")],
                     postgresql_where=sa.text("not delete_marker"))  # fmt: skip
-    op.create_index("objects_damage", "objects", ["host"], postgresql_where=sa.text("damage <> ''"))
+    op.create_index("objects_damage", "objects", ["host", "verified_at"], postgresql_where=sa.text("damage <> ''"))
     op.create_index("objects_noncurrent", "objects", ["bucket_id", "noncurrent_since"],
                     postgresql_where=sa.text("not is_latest"))  # fmt: skip
     op.create_index("objects_markers", "objects", ["bucket_id", "key"],
