@@ -179,6 +179,46 @@ class TestEncryption:
         assert reply.status_code == 503 and "operator" in reply.text and "sealing" not in reply.text
         assert "object_key_missing" in {each["event"] for each in logged}
 
+    @pytest.mark.parametrize("source", [False, True])
+    @pytest.mark.parametrize("target", [False, True])
+    async def test_a_copy_is_of_the_plain_bytes_and_as_its_bucket_says(
+        self, cloud: Cloud, ada: Person, source: bool, target: bool
+    ) -> None:
+        data = os.urandom(150_000)
+        for name, enabled in (("first", source), ("second", target)):
+            await bucket(ada, name)
+            await encrypted(ada, enabled=enabled, name=name)
+        await put(ada, "first/a", data)
+        copy = {"source_bucket": "first", "source_key": "a"}
+        made = await ada.rest.post("/storage/buckets/second/copy", json=copy | {"key": "b"})
+        assert made.status_code == 200, made.text
+        assert made.json()["encrypted"] is target
+        assert (made.json()["size_bytes"], made.json()["checksum"]) == (len(data), hashlib.sha256(data).hexdigest())
+        id = (await ada.rest.post("/storage/multipart/init/second/c")).json()["id"]
+        part = await ada.rest.post(
+            f"/storage/multipart/{id}/copy", json=copy | {"part": 1, "source_range": "bytes=70000-139999"}
+        )
+        assert (part.status_code, part.json()["etag"]) == (200, hashlib.sha256(data[70_000:140_000]).hexdigest())
+        assert (await ada.rest.post(f"/storage/multipart/complete/{id}")).json()["encrypted"] is target
+        await ada.rest.delete("/storage/first/a")
+        await cloud.settle()
+        assert (await ada.rest.get("/storage/second/b")).content == data
+        assert (await ada.rest.get("/storage/second/c")).content == data[70_000:140_000]
+        for file in on_disk(cloud).values():
+            assert (data[80_000:80_100] in file.read_bytes()) is not target
+
+    async def test_of_a_damaged_one_there_is_no_copy(self, cloud: Cloud, ada: Person) -> None:
+        await bucket(ada)
+        for enabled in (False, True):
+            await encrypted(ada, enabled=enabled)
+            made = await put(ada, f"assets/{enabled}", SECRET)
+            file = on_disk(cloud)[UUID(made["id"])]
+            file.write_bytes(file.read_bytes()[:-1])
+            copy = {"source_bucket": "assets", "source_key": f"{enabled}", "key": "b"}
+            reply = await ada.rest.post("/storage/buckets/assets/copy", json=copy)
+            assert reply.status_code == 503 and "damaged" in reply.text
+        assert await text(ada, "assets/b") == "404"
+
     async def test_one_that_ends_in_the_middle_is_never_there(self, cloud: Cloud, ada: Person) -> None:
         await bucket(ada)
         await encrypted(ada)
