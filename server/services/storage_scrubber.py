@@ -8,6 +8,7 @@ what is damaged is looked at again each hour, since a disk may be back, or a fil
 import asyncio
 import errno
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +61,20 @@ async def state(tx: Tx, host: str) -> dict[str, Any]:
 async def scrub(app: "App", host: str) -> None:
     """Read objects that this host has stored, as many as may be read in a minute."""
     ends = time.monotonic() + MINUTE.total_seconds()
-    while app.config.scrub_days and time.monotonic() < ends:
+    while app.config.scrub_days and not app.stopping.is_set() and time.monotonic() < ends:
         row = await _next(app, host)
         if row is None:
             return
         await _note(app, row, await _damage(app, row))
-        await asyncio.sleep(max(row.size_bytes, LEAST) / app.config.scrub_bytes)
+        await _pause(app, max(row.size_bytes, LEAST))
+
+
+async def _pause(app: "App", size: int) -> None:
+    """Wait for as long as reading so many bytes may take, or until the server stops."""
+    if app.config.scrub_bytes:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(size / app.config.scrub_bytes):
+                await app.stopping.wait()
 
 
 async def _next(app: "App", host: str) -> Object | None:

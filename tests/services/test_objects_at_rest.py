@@ -20,7 +20,7 @@ from server import work
 from server.config import Config
 from server.services import storage_lives, storage_scrubber
 from tests import crash
-from tests.conftest import Cloud, Person, running_cloud
+from tests.conftest import Cloud, Person, running_cloud, until
 from tests.services.test_storage import bucket, put, text, versioned
 from tests.services.test_storage_failures import limit, used
 
@@ -30,7 +30,7 @@ SECRET = b"the plain text of it, which nobody reads off the disk"
 @pytest.fixture
 async def cloud(empty_database: str, tmp_path: Path) -> AsyncIterator[Cloud]:
     """One whose objects are files."""
-    config = Config(data=tmp_path, grpc="127.0.0.1:0", scrub_days=7, scrub_bytes=2**40)
+    config = Config(data=tmp_path, grpc="127.0.0.1:0", scrub_days=7, scrub_bytes=0)
     async with running_cloud(empty_database, tmp_path, config) as cloud:
         drivers = replace(cloud.app.drivers, objects=FileObjects(tmp_path / "objects"))
         object.__setattr__(cloud.app, "drivers", drivers)
@@ -345,6 +345,23 @@ class TestScrubber:
         await storage_scrubber.scrub_host(slow)
         assert asyncio.get_running_loop().time() - began >= 0.3
         assert await cloud.value("select count(*) from objects where verified_at is not null") == 3
+
+    async def test_it_does_not_keep_a_server_from_stopping(self, cloud: Cloud, ada: Person) -> None:
+        await bucket(ada)
+        for key in "ab":
+            await put(ada, f"assets/{key}", bytes(100_000))
+        await age(cloud)
+        stopping = asyncio.Event()
+        slow = replace(cloud.app, config=replace(cloud.app.config, scrub_bytes=1000), stopping=stopping)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            group.create_task(storage_scrubber.scrub_host(slow))
+
+            async def begun() -> bool:
+                return await cloud.value("select count(*) from objects where verified_at is not null") == 1
+
+            await until(begun)
+            stopping.set()
+        assert await cloud.value("select count(*) from objects where verified_at is not null") == 1
 
     async def test_a_disk_that_cannot_read_it_is_damage_too(
         self, cloud: Cloud, ada: Person, monkeypatch: pytest.MonkeyPatch
