@@ -36,8 +36,8 @@ class Bucket(Owned):
     name: str
     is_public: bool
     versioning: str  # "OFF", "ENABLED", "SUSPENDED"
+    encryption_enabled: bool  # of what is stored from now on
     deleted_at: datetime | None  # when it was; nobody sees it since
-    encryption_enabled: bool
     tags: dict[str, str]
     cors: Any  # list of CorsRule, as plain data
     policy: str | None  # as it was set
@@ -64,6 +64,11 @@ class Object(Owned):
     checksum_algorithm: str
     checksum_value: str
     parts_count: int  # of those it was made of, whose sizes are in SIZES
+    wrapped_key: bytes | None  # of an encrypted blob: see object_encryption.py
+    blob_checksum: str | None  # its SHA-256, which is not that of the object
+    noncurrent_since: datetime | None  # when it was the latest no more
+    verified_at: datetime | None  # when the scrubber last read it
+    damage: str  # what that found: "CORRUPT", "MISSING", or "" for none
 
 
 @db.row("multipart_uploads", "multipart_upload", pb.MultipartUpload)
@@ -91,6 +96,7 @@ class Part(Owned):
     md5: str
     checksum_algorithm: str
     checksum_value: str
+    wrapped_key: bytes | None
 
 
 @db.row("lifecycle_rules", "lifecycle_rule", pb.LifecycleRule)
@@ -99,7 +105,11 @@ class LifecycleRule(Owned):
     bucket_id: UUID
     bucket_name: str
     prefix: str
-    expiration_days: int
+    name: str
+    expiration_days: int | None
+    noncurrent_days: int | None
+    abort_upload_days: int | None
+    expired_markers: bool
     enabled: bool
     updated_at: datetime
 
@@ -275,10 +285,10 @@ async def _add(
     if version_id == UNVERSIONED:
         replaced = await db.first(tx, Object, _VERSION, bucket_id=bucket.id, key=key, version_id=UNVERSIONED)
         if replaced:
-            await _drop(tx, replaced)
+            await drop(tx, replaced)
             before = None if before and before.id == replaced.id else before
     if before:
-        await changes.update(tx, before, is_latest=False)
+        await changes.update(tx, before, is_latest=False, noncurrent_since=sa.func.clock_timestamp())
     row = await changes.insert(
         tx, Object, id=id, tenant_id=bucket.tenant_id, user_id=user_id, bucket_id=bucket.id, bucket=bucket.name,
         key=key, version_id=version_id, is_latest=True, delete_marker=delete_marker, parts_count=len(part_sizes),
@@ -289,12 +299,11 @@ async def _add(
     return row
 
 
-async def hide(tx: Tx, bucket: Bucket, key: str, user_id: UUID, *, before: datetime | None = None) -> bool:
-    """Delete the latest version, so that there is none: for good where no versions are kept. Whether there was one,
-    from `before` that moment."""
+async def hide(tx: Tx, bucket: Bucket, key: str, user_id: UUID) -> bool:
+    """Delete the latest version, so that there is none: for good where no versions are kept. Whether there was one."""
     await alone(tx, bucket, key)
     latest = await find(tx, bucket, key)
-    if latest is None or (before and latest.created_at >= before):
+    if latest is None:
         return False
     await put_away(tx, bucket, key, user_id)
     return True
@@ -307,7 +316,7 @@ async def put_away(tx: Tx, bucket: Bucket, key: str, user_id: UUID) -> Object | 
         return await _add(tx, bucket, key, user_id=user_id, id=uuid4(), delete_marker=True, size_bytes=0,
                           content_type="", checksum="", etag="", host="")  # fmt: skip
     if latest := await version(tx, bucket, key):
-        await _drop(tx, latest)
+        await drop(tx, latest)
     return None
 
 
@@ -322,16 +331,17 @@ async def take_out(tx: Tx, bucket: Bucket, key: str, version_id: str) -> Object 
     gone = await version(tx, bucket, key, version_id)
     if gone is None:
         return None
-    await _drop(tx, gone)
+    await drop(tx, gone)
     if not gone.delete_marker and await db.value(tx, _KEPT, bucket_id=bucket.id, key=key) is None:
         for marker in await db.rows(tx, Object, _MARKERS, bucket_id=bucket.id, key=key):  # with nothing to hide
-            await _drop(tx, marker)
+            await drop(tx, marker)
     elif gone.is_latest and (newest := await db.first(tx, Object, _NEWEST, bucket_id=bucket.id, key=key)):
-        await changes.update(tx, newest, is_latest=True)
+        await changes.update(tx, newest, is_latest=True, noncurrent_since=None)
     return gone
 
 
-async def _drop(tx: Tx, row: Object) -> None:
+async def drop(tx: Tx, row: Object) -> None:
+    """Delete one version for good, whatever there is besides."""
     await changes.delete(tx, row)
     await discard(tx, [row])
 
@@ -352,8 +362,9 @@ def shown_bucket(bucket: Bucket) -> pb.Bucket:
 
 def shown(row: Object, **more: object) -> pb.Object:
     """One of several objects."""
+    seen = {"tags": None, "encrypted": row.wrapped_key is not None} | more
     name = arn("storage", row.tenant_id, "object", f"{row.bucket}/{row.key}")
-    return db.to_message(row, upload_status="AVAILABLE", arn=name, **({"tags": None} | more))  # type: ignore[no-any-return]
+    return db.to_message(row, upload_status="AVAILABLE", arn=name, **seen)  # type: ignore[no-any-return]
 
 
 def shown_whole(row: Object) -> pb.Object:

@@ -93,7 +93,7 @@ class ObjectService:
         if algorithm == source.checksum_algorithm and "-" not in source.checksum_value:
             value = source.checksum_value
         copied = await object_uploads.copy(
-            self.app, call.tenant_id, source, end=source.size_bytes, algorithm="" if value else algorithm
+            self.app, bucket, source, end=source.size_bytes, algorithm="" if value else algorithm
         )
         call.undo = partial(self.app.drivers.objects.delete, copied.id)
         return source, replace(copied, checksum_algorithm=algorithm, checksum_value=value or copied.checksum_value)
@@ -115,11 +115,11 @@ class ObjectService:
     async def prepare_CopyPart(self, call: Call, request: pb.CopyPartRequest) -> Received:
         async with self.app.db.reading() as tx:
             upload = await db.get(tx, Upload, request.id, call.tenant_id)
-            await own_bucket(tx, upload.bucket, call.tenant_id, question=Question(call, request, upload.key))
+            bucket = await own_bucket(tx, upload.bucket, call.tenant_id, question=Question(call, request, upload.key))
         source = await self._source(call, request)
         start, end = _range(source, request.source_range)
         copied = await object_uploads.copy(
-            self.app, call.tenant_id, source, start=start, end=end, algorithm=upload.checksum_algorithm
+            self.app, bucket, source, start=start, end=end, algorithm=upload.checksum_algorithm
         )
         call.undo = partial(self.app.drivers.objects.delete, copied.id)
         return copied

@@ -17,7 +17,16 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import storage_pb2 as pb
 
-from server import bucket_access, changes, db, object_rows, object_uploads, quota, rating
+from server import (
+    bucket_access,
+    changes,
+    db,
+    object_encryption,
+    object_rows,
+    object_uploads,
+    quota,
+    rating,
+)
 from server.bucket_access import Question
 from server.call import Call
 from server.db import Tx
@@ -37,6 +46,7 @@ from server.object_rows import (
     shown_bucket,
 )
 from server.object_uploads import GIB, Received
+from server.services import storage_rules, storage_scrubber
 from server.services.storage_parts import MultipartUploads
 from server.work import wake
 
@@ -139,7 +149,7 @@ class StorageService(MultipartUploads):
             if first.if_match or first.if_none_match:
                 latest = await object_rows.version(tx, bucket, first.key)
                 object_rows.judge(bucket, first.key, latest, first.if_match, first.if_none_match)
-        return await object_uploads.prepared(self.app, call, first, more)
+        return await object_uploads.prepared(self.app, call, bucket, first, more)
 
     async def UploadObject(self, call: Call, request: pb.UploadObjectRequest) -> pb.Object:
         received: Received = call.prepared
@@ -159,12 +169,12 @@ class StorageService(MultipartUploads):
             if request.only_head:
                 yield planned.head(b"")
                 return
-            async with aclosing(self.app.drivers.objects.get(row.id, planned.start, planned.end)) as pieces:
+            async with aclosing(object_encryption.plain(self.app, row, planned.start, planned.end)) as pieces:
                 try:
                     piece = await anext(pieces, b"") if planned.end > planned.start else b""
                 except LookupError:  # it was overwritten since we looked
                     if attempt == TRIES:
-                        raise
+                        raise object_encryption.damaged(row.id) from None
                     continue
                 sent = len(piece)
                 yield planned.head(piece[:PIECE])
@@ -199,9 +209,11 @@ class StorageService(MultipartUploads):
 
     async def GetStorageCluster(self, call: Call, request: pb.GetStorageClusterRequest) -> pb.StorageCluster:
         nodes = await self.app.drivers.objects.nodes()
+        async with self.app.db.reading() as tx:
+            state = await storage_scrubber.state(tx, object_uploads.host(self.app))
         return pb.StorageCluster(nodes=(
             pb.StorageNode(id=node.id, address=node.address, data_dir=node.data_dir, status=node.status,
-                           last_seen=node.last_seen)
+                           last_seen=node.last_seen, **state)
             for node in nodes
         ))  # fmt: skip
 
@@ -215,16 +227,8 @@ class StorageService(MultipartUploads):
         return pb.ListLifecycleRulesResponse(rules=map(db.to_message, found), next_page_token=token)
 
     async def CreateLifecycleRule(self, call: Call, request: pb.CreateLifecycleRuleRequest) -> pb.LifecycleRule:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
-        try:
-            return db.to_message(await changes.insert(  # type: ignore[no-any-return]
-                call.tx, LifecycleRule, id=uuid4(), tenant_id=call.tenant_id, user_id=call.principal.user_id,
-                bucket_id=bucket.id, bucket_name=bucket.name, prefix=request.prefix,
-                expiration_days=request.expiration_days, enabled=not request.HasField("enabled") or request.enabled,
-            ))  # fmt: skip
-        except asyncpg.UniqueViolationError:
-            raise ApiError("ALREADY_EXISTS", f"the bucket has a rule for {request.prefix!r} already; delete that first",
-                           kind="lifecycle_rule", name=request.prefix) from None  # fmt: skip
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, lock=True, question=Question(call, request))
+        return db.to_message(await storage_rules.create(call, bucket, request))  # type: ignore[no-any-return]
 
     async def DeleteLifecycleRule(self, call: Call, request: pb.DeleteLifecycleRuleRequest) -> Empty:
         bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
@@ -233,6 +237,17 @@ class StorageService(MultipartUploads):
             raise not_found("lifecycle_rule", request.id)
         await changes.delete(call.tx, rule)
         return Empty()
+
+    async def SetLifecycleRules(
+        self, call: Call, request: pb.SetLifecycleRulesRequest
+    ) -> pb.SetLifecycleRulesResponse:  # fmt: skip
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, lock=True, question=Question(call, request))
+        rules = await storage_rules.replace(call, bucket, request.rules)
+        return pb.SetLifecycleRulesResponse(rules=map(db.to_message, rules))
+
+    async def PreviewLifecycle(self, call: Call, request: pb.PreviewLifecycleRequest) -> pb.PreviewLifecycleResponse:
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
+        return await storage_rules.preview(call, bucket, request)
 
     async def _look_up(self, call: Call, request: pb.DownloadObjectRequest) -> tuple[Object, Plan]:
         """What is to be sent, and how."""

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql
 from thecloud.v1 import storage_pb2 as pb
 
 from drivers.objects import NoRoom
-from server import changes, db, object_parts, object_rows, object_uploads
+from server import changes, db, object_encryption, object_parts, object_rows, object_uploads
 from server.bucket_access import Question
 from server.call import Call
 from server.errors import ApiError, invalid
@@ -63,20 +63,19 @@ class MultipartUploads:
             raise invalid("part", "this wants the number of the part, 1 to 10,000")
         async with self.app.db.reading() as tx:
             upload = await db.get(tx, Upload, id, call.tenant_id)
-            await own_bucket(tx, upload.bucket, call.tenant_id, question=Question(call, first, upload.key))
+            bucket = await own_bucket(tx, upload.bucket, call.tenant_id, question=Question(call, first, upload.key))
         algorithm = upload.checksum_algorithm
         if algorithm and first.checksum_algorithm not in ("", algorithm):
             raise invalid("checksum_algorithm", f"the upload was begun with {algorithm}; use that")
-        return await object_uploads.prepared(self.app, call, first, more, algorithm)
+        return await object_uploads.prepared(self.app, call, bucket, first, more, algorithm)
 
     async def UploadPart(self, call: Call, request: pb.UploadPartRequest) -> pb.Part:
         return await add_part(self.app, call, request.id, request.part)
 
     async def prepare_CompleteMultipartUpload(self, call: Call, request: pb.CompleteMultipartUploadRequest) -> Composed:
-        store = self.app.drivers.objects
         async with self.app.db.reading() as tx:
             upload = await db.get(tx, Upload, request.id, call.tenant_id)
-            await own_bucket(tx, upload.bucket, call.tenant_id, question=Question(call, request, upload.key))
+            bucket = await own_bucket(tx, upload.bucket, call.tenant_id, question=Question(call, request, upload.key))
             there = await db.rows(tx, Part, _PARTS, upload=upload.id)
         if not there:
             raise invalid("id", "the upload has no parts yet; upload at least one")
@@ -86,16 +85,19 @@ class MultipartUploads:
             object_uploads.need_here(self.app, part)
         id = uuid4()
         try:
-            stored = await store.compose(id, [part.id for part in parts])
+            kept = await object_encryption.compose(self.app, bucket, id, parts)
         except NoRoom:
             raise object_uploads.no_room() from None
-        call.undo = partial(store.delete, id)
-        async with aclosing(store.get(id, 0, min(stored.size_bytes, object_uploads.SNIFFED))) as pieces:
+        call.undo = partial(self.app.drivers.objects.delete, id)
+        sniffed = min(kept.size_bytes, object_uploads.SNIFFED)
+        async with aclosing(object_encryption.plain(self.app, kept, 0, sniffed)) as pieces:
             beginning = await anext(pieces, b"")
-        stored = replace(stored, md5=object_parts.etag(parts) or stored.md5)
+        stored = replace(kept.stored, md5=object_parts.etag(parts) or kept.stored.md5)
         value = object_parts.checksum(upload.checksum_algorithm, parts)
         kind = upload.content_type or object_uploads.looks_like(beginning)
-        return Composed(Received(id, stored, kind, upload.checksum_algorithm if value else "", value), parts)
+        algorithm = upload.checksum_algorithm if value else ""
+        received = Received(id, stored, kind, algorithm, value, kept.wrapped_key, kept.blob_checksum)
+        return Composed(received, parts)
 
     async def CompleteMultipartUpload(self, call: Call, request: pb.CompleteMultipartUploadRequest) -> pb.Object:
         composed: Composed = call.prepared
@@ -132,5 +134,5 @@ async def add_part(app: "App", call: Call, upload_id: str, number: int) -> pb.Pa
         call.tx, Part, id=received.id, tenant_id=upload.tenant_id, upload_id=upload.id, part_number=number,
         size_bytes=received.stored.size_bytes, etag=received.stored.sha256, host=object_uploads.host(app),
         md5=received.stored.md5, checksum_algorithm=received.checksum_algorithm,
-        checksum_value=received.checksum_value,
+        checksum_value=received.checksum_value, wrapped_key=received.wrapped_key,
     ))  # fmt: skip
