@@ -25,6 +25,7 @@ T = TypeVar("T")
 EVERYBODY = "*"
 VERSIONS = ("2012-10-17", "2008-10-17")
 ARN = "arn:aws:s3:::"
+MOST_SEARCHED = 20  # texts that more than a beginning is looked for with; a request may have 1,000 keys
 OBJECT_READS = frozenset({
     "s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectTagging", "s3:GetObjectVersionTagging", "s3:GetObjectAcl",
     "s3:GetObjectVersionAcl", "s3:GetObjectAttributes", "s3:GetObjectVersionAttributes",
@@ -134,7 +135,7 @@ def resource(bucket: str, action: str, key: str) -> str:
     return f"{ARN}{bucket}/{key}" if action in OF_OBJECTS else f"{ARN}{bucket}"
 
 
-@lru_cache(2048)
+@lru_cache(256)  # of up to 20 KiB each
 def compiled(text: str, bucket: str) -> BucketPolicy:
     """A policy that was set. One that cannot be understood any more denies everything."""
     try:
@@ -156,10 +157,18 @@ def parse(text: str, bucket: str) -> BucketPolicy:
     _elements("", document, ("Version", "Statement"), ("Id",))
     if document["Version"] not in VERSIONS:
         raise Malformed("Version", f"this wants {' or '.join(VERSIONS)}")
-    statements = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
+    statements = _list(document["Statement"])
     if not 1 <= len(statements) <= MOST_STATEMENTS:
         raise Malformed("Statement", f"this wants 1 to {MOST_STATEMENTS} statements")
-    made = [_statement(f"Statement[{index}]", index, each, bucket) for index, each in enumerate(statements)]
+    made, searched = [], 0
+    for index, each in enumerate(statements):
+        made.append(_statement(f"Statement[{index}]", index, each, bucket))
+        searched += _searched(each)
+        if searched > MOST_SEARCHED:
+            raise Malformed("Statement", (
+                f"at most {MOST_SEARCHED} resources can have an asterisk before their end, together with the texts of "
+                "StringLike and StringNotLike that have any"
+            ))  # fmt: skip
     names = [each.statement.matched.sid for each in made]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise Malformed("Statement", f"two statements have the Sid {twice!r}; choose another for one")
@@ -167,6 +176,19 @@ def parse(text: str, bucket: str) -> BucketPolicy:
         tuple(each for each in made if each.statement.matched.effect == "Deny"),
         tuple(each for each in made if each.statement.matched.effect == "Allow"),
     )
+
+
+def _searched(statement: Mapping[str, Any]) -> int:
+    """How many texts of it are looked for in more than a beginning."""
+    resources, likes = _list(statement["Resource"]), [
+        text for operator, pairs in statement.get("Condition", {}).items() if "Like" in operator
+        for values in pairs.values() for text in _list(values)
+    ]  # fmt: skip
+    return sum("*" in text.rstrip("*") for text in resources) + sum("*" in text for text in likes)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _elements(path: str, value: Any, needed: tuple[str, ...], allowed: tuple[str, ...]) -> None:
@@ -209,7 +231,7 @@ def _statement(path: str, index: int, value: Any, bucket: str) -> BucketStatemen
 
 def _each(path: str, value: Any, read: Callable[[str], T]) -> Iterator[T]:
     """What is read of a text, or of each in a list of them. What `read` complains of is at this path."""
-    texts = value if isinstance(value, list) else [value]
+    texts = _list(value)
     if not 1 <= len(texts) <= MOST_ENTRIES:
         raise Malformed(path, f"this wants 1 to {MOST_ENTRIES} of them")
     for text in texts:
@@ -284,7 +306,7 @@ def _condition(path: str, value: Any) -> Condition | None:
     except Malformed as malformed:
         raise Malformed(path, malformed.message) from None
     for operator, pairs in value.items():
-        for text in (each for values in pairs.values() for each in (values if isinstance(values, list) else [values])):
+        for text in (each for values in pairs.values() for each in _list(values)):
             if isinstance(text, str) and (wrong := _unknown(text if "Like" in operator else text.replace("?", ""))):
                 raise Malformed(f"{path}.{operator}", wrong)
     return condition

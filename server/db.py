@@ -328,8 +328,17 @@ def _identities(cls: type[Owned]) -> sa.Select[Any]:
 
 
 async def insert(tx: Tx, cls: type[R], **columns: object) -> R:
-    statement = sa.insert(cls.TABLE).values(**columns).returning(*cls.TABLE.c)
-    return made(cls, await record(tx, statement))
+    expressions = {name: value for name, value in columns.items() if isinstance(value, sa.ColumnElement)}
+    values = {f"new_{name}": value for name, value in columns.items() if name not in expressions}
+    statement = _insert(cls, tuple(name for name in columns if name not in expressions))  # type: ignore[arg-type]
+    return made(cls, await record(tx, statement.values(**expressions) if expressions else statement, **values))
+
+
+@cache
+def _insert(cls: type[Row], names: tuple[str, ...]) -> Any:
+    """Made once for each set of columns: making it takes longer than running it."""
+    values = {name: sa.bindparam(f"new_{name}", type_=cls.TABLE.c[name].type) for name in names}
+    return sa.insert(cls.TABLE).values(values).returning(*cls.TABLE.c)
 
 
 async def update(tx: Tx, row: R, **columns: object) -> R:

@@ -21,6 +21,7 @@ COLUMNS = """
 SAME = {
     "BIGINT": "int8", "INTEGER": "int4", "TEXT": "text", "UUID": "uuid", "BYTEA": "bytea", "JSONB": "jsonb",
     "TIMESTAMP WITH TIME ZONE": "timestamptz", "NUMERIC": "numeric", "BOOLEAN": "bool", "TEXT[]": "text[]",
+    "BIGINT[]": "int8[]",
     "DOUBLE PRECISION": "float8", "INTERVAL": "interval",
 }  # fmt: skip
 

@@ -88,6 +88,11 @@ class MultipartUploads:
             kept = await object_encryption.compose(self.app, bucket, id, parts)
         except NoRoom:
             raise object_uploads.no_room() from None
+        except LookupError:
+            async with self.app.db.reading() as tx:
+                await db.get(tx, Upload, request.id, call.tenant_id)  # which may have been aborted or completed
+            raise ApiError("UNAVAILABLE", "a part was replaced meanwhile, or is lost; complete it again, or upload "
+                                          "the parts anew") from None  # fmt: skip
         call.undo = partial(self.app.drivers.objects.delete, id)
         sniffed = min(kept.size_bytes, object_uploads.SNIFFED)
         async with aclosing(object_encryption.plain(self.app, kept, 0, sniffed)) as pieces:

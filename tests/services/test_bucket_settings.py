@@ -65,6 +65,16 @@ async def test_settings_that_are_none(ada: Person, fields: dict[str, Any]) -> No
     assert (await settings(ada))["cors"] == []
 
 
+async def test_what_is_stored_is_encrypted_while_the_bucket_says_so(cloud: Cloud, ada: Person) -> None:
+    await bucket(ada)
+    for encrypted in (False, True, False):
+        await update(ada, encryption_enabled=encrypted)
+        assert (await put(ada, "assets/a", b"plain text"))["encrypted"] is encrypted
+        assert (await ada.rest.get("/storage/assets/a")).text == "plain text"
+        await cloud.settle()
+        assert (b"plain text" in b"".join(cloud.objects.blobs.values())) is not encrypted
+
+
 async def test_others_see_of_a_public_bucket_only_that_it_is_there(ada: Person, bob: Person) -> None:
     await bucket(ada)
     await update(ada, tags={"tags": {"team": "web"}}, cors={"rules": [RULE]})

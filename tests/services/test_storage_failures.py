@@ -295,3 +295,24 @@ async def test_no_room(cloud: Cloud, ada: Person) -> None:
     reply = await ada.rest.put("/storage/assets/a", content=b"hello")
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "UNAVAILABLE")
     assert await keys(ada) == []
+
+
+@pytest.mark.parametrize(("aborted", "status"), [(False, 503), (True, 404)])
+async def test_parts_that_go_while_they_become_one(
+    cloud: Cloud, ada: Person, monkeypatch: pytest.MonkeyPatch, aborted: bool, status: int
+) -> None:
+    await bucket(ada)
+    id = (await ada.rest.post("/storage/multipart/init/assets/a")).json()["id"]
+    assert (await ada.rest.put(f"/storage/multipart/upload/{id}/parts?part=1", content=b"a")).status_code == 200
+    compose = cloud.objects.compose
+
+    async def lose(blob: UUID, parts: list[UUID]) -> Stored:
+        if aborted:
+            assert (await ada.rest.delete(f"/storage/multipart/abort/{id}")).status_code == 204
+        await cloud.objects.delete(parts[0])
+        return await compose(blob, parts)
+
+    monkeypatch.setattr(cloud.objects, "compose", lose)
+    assert (await ada.rest.post(f"/storage/multipart/complete/{id}")).status_code == status
+    assert await text(ada, "assets/a") == "404"
+    assert not cloud.objects.blobs
