@@ -86,6 +86,8 @@ def described(row: Object, *, versions: bool, checksums: bool) -> dict[str, str]
     headers = dict(row.headers) | {f"x-amz-meta-{name}": text(value) for name, value in row.metadata.items()}
     if versions:
         headers["x-amz-version-id"] = row.version_id
+    if row.wrapped_key is not None:
+        headers["x-amz-server-side-encryption"] = "AES256"
     if row.tags:
         headers["x-amz-tagging-count"] = str(len(row.tags))
     if checksums and row.checksum_value:

@@ -30,7 +30,7 @@ from server.object_rows import (
 )
 from server.object_uploads import Received
 from server.resources import Resource
-from server.services.storage_parts import add_part
+from server.services.storage_parts import add_part, the_upload
 
 if TYPE_CHECKING:
     from server.app import App
@@ -114,7 +114,7 @@ class ObjectService:
 
     async def prepare_CopyPart(self, call: Call, request: pb.CopyPartRequest) -> Received:
         async with self.app.db.reading() as tx:
-            upload = await db.get(tx, Upload, request.id, call.tenant_id)
+            upload = await the_upload(tx, call, request)
             bucket = await own_bucket(tx, upload.bucket, call.tenant_id, question=Question(call, request, upload.key))
         source = await self._source(call, request)
         start, end = _range(source, request.source_range)
@@ -129,7 +129,10 @@ class ObjectService:
 
     async def DeleteObjects(self, call: Call, request: pb.DeleteObjectsRequest) -> pb.DeleteObjectsResponse:
         bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
-        await object_rows.whole(call.tx, bucket)  # a lock for each of 1,000 keys would be more than the database has
+        if len(request.objects) == 1:
+            await object_rows.alone(call.tx, bucket, request.objects[0].key)
+        else:
+            await object_rows.whole(call.tx, bucket)  # a lock for each of 1,000 keys is more than the database has
         response = pb.DeleteObjectsResponse()
         for each in request.objects:
             wanted = storage_pb2.DeleteObjectRequest(bucket=bucket.name, key=each.key, version_id=each.version_id)
@@ -158,7 +161,7 @@ class ObjectService:
         )  # fmt: skip
 
     async def ListParts(self, call: Call, request: pb.ListPartsRequest) -> pb.ListPartsResponse:
-        upload = await db.get(call.tx, Upload, request.id, call.tenant_id)
+        upload = await the_upload(call.tx, call, request)
         await own_bucket(call.tx, upload.bucket, call.tenant_id, question=Question(call, request, upload.key))
         if not (call.admitted or call.may("storage:read", Upload.KIND, request.id, upload.name)):
             raise denied("storage:read", f"{Upload.KIND}:{upload.name}")

@@ -58,6 +58,7 @@ TRIES = 3  # to read an object that is just being overwritten
 
 _tenant = B.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID)
 _there = B.deleted_at.is_(None)
+_own = sa.and_(_there, _tenant)
 _listed = sa.and_(_there, sa.or_(_tenant, B.is_public))
 _bucket = sa.bindparam("bucket_id", type_=postgresql.UUID)
 _seen = sa.and_(O.bucket_id == _bucket, O.is_latest, ~O.delete_marker)
@@ -94,8 +95,9 @@ class StorageService(MultipartUploads):
 
     async def ListBuckets(self, call: Call, request: pb.ListBucketsRequest) -> pb.ListBucketsResponse:
         found, token = await db.page(
-            call.tx, Bucket, _listed, size=request.page_size, token=request.page_token, tenant_id=call.tenant_id
-        )
+            call.tx, Bucket, _own if request.own else _listed, size=request.page_size, token=request.page_token,
+            tenant_id=call.tenant_id,
+        )  # fmt: skip
         return pb.ListBucketsResponse(buckets=map(shown_bucket, found), next_page_token=token)
 
     async def CreateBucket(self, call: Call, request: pb.CreateBucketRequest) -> pb.Bucket:

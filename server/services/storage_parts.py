@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
@@ -16,7 +16,8 @@ from drivers.objects import NoRoom
 from server import changes, db, object_encryption, object_parts, object_rows, object_uploads
 from server.bucket_access import Question
 from server.call import Call
-from server.errors import ApiError, invalid
+from server.db import Tx
+from server.errors import ApiError, invalid, not_found
 from server.object_rows import Part, Upload, own_bucket, shown, shown_upload
 from server.object_uploads import Received
 from server.services import storage_lives
@@ -56,13 +57,13 @@ class MultipartUploads:
         self, call: Call, first: pb.UploadPartRequest, more: AsyncIterator[pb.UploadPartRequest]
     ) -> Received:
         try:
-            id = str(UUID(first.id))
+            UUID(first.id)
         except ValueError:
             raise invalid("id", "this is not the id of an upload") from None
         if not first.part:
             raise invalid("part", "this wants the number of the part, 1 to 10,000")
         async with self.app.db.reading() as tx:
-            upload = await db.get(tx, Upload, id, call.tenant_id)
+            upload = await the_upload(tx, call, first)
             bucket = await own_bucket(tx, upload.bucket, call.tenant_id, question=Question(call, first, upload.key))
         algorithm = upload.checksum_algorithm
         if algorithm and first.checksum_algorithm not in ("", algorithm):
@@ -74,7 +75,7 @@ class MultipartUploads:
 
     async def prepare_CompleteMultipartUpload(self, call: Call, request: pb.CompleteMultipartUploadRequest) -> Composed:
         async with self.app.db.reading() as tx:
-            upload = await db.get(tx, Upload, request.id, call.tenant_id)
+            upload = await the_upload(tx, call, request)
             bucket = await own_bucket(tx, upload.bucket, call.tenant_id, question=Question(call, request, upload.key))
             there = await db.rows(tx, Part, _PARTS, upload=upload.id)
         if not there:
@@ -124,10 +125,18 @@ class MultipartUploads:
         ))  # fmt: skip
 
     async def AbortMultipartUpload(self, call: Call, request: pb.AbortMultipartUploadRequest) -> Empty:
-        upload = await db.get(call.tx, Upload, request.id, call.tenant_id, lock=True)
+        upload = await the_upload(call.tx, call, request, lock=True)
         await own_bucket(call.tx, upload.bucket, call.tenant_id, question=Question(call, request, upload.key))
         await storage_lives.forget(call.tx, upload)
         return Empty()
+
+
+async def the_upload(tx: Tx, call: Call, request: Any, *, lock: bool = False) -> Upload:
+    """The upload that the request names, if it is one of the object that it may name."""
+    upload = await db.get(tx, Upload, request.id, call.tenant_id, lock=lock)
+    if request.object not in ("", upload.name):
+        raise not_found(Upload.KIND, request.id)
+    return upload
 
 
 async def add_part(app: "App", call: Call, upload_id: str, number: int) -> pb.Part:

@@ -97,7 +97,7 @@ class CopyObjectRequest(_message.Message):
     def __init__(self, bucket: _Optional[str] = ..., key: _Optional[str] = ..., source_bucket: _Optional[str] = ..., source_key: _Optional[str] = ..., source_version_id: _Optional[str] = ..., source_if_match: _Optional[str] = ..., source_if_none_match: _Optional[str] = ..., source_if_modified_since: _Optional[str] = ..., source_if_unmodified_since: _Optional[str] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ..., properties: _Optional[_Union[_storage_pb2.ObjectProperties, _Mapping]] = ..., tags: _Optional[_Union[_storage_pb2.Tags, _Mapping]] = ..., is_public: _Optional[bool] = ..., checksum_algorithm: _Optional[str] = ...) -> None: ...
 
 class CopyPartRequest(_message.Message):
-    __slots__ = ("id", "part", "source_bucket", "source_key", "source_version_id", "source_range", "source_if_match", "source_if_none_match", "source_if_modified_since", "source_if_unmodified_since")
+    __slots__ = ("id", "part", "source_bucket", "source_key", "source_version_id", "source_range", "source_if_match", "source_if_none_match", "source_if_modified_since", "source_if_unmodified_since", "object")
     ID_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
     SOURCE_BUCKET_FIELD_NUMBER: _ClassVar[int]
@@ -108,6 +108,7 @@ class CopyPartRequest(_message.Message):
     SOURCE_IF_NONE_MATCH_FIELD_NUMBER: _ClassVar[int]
     SOURCE_IF_MODIFIED_SINCE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_IF_UNMODIFIED_SINCE_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
     id: str
     part: int
     source_bucket: str
@@ -118,7 +119,8 @@ class CopyPartRequest(_message.Message):
     source_if_none_match: str
     source_if_modified_since: str
     source_if_unmodified_since: str
-    def __init__(self, id: _Optional[str] = ..., part: _Optional[int] = ..., source_bucket: _Optional[str] = ..., source_key: _Optional[str] = ..., source_version_id: _Optional[str] = ..., source_range: _Optional[str] = ..., source_if_match: _Optional[str] = ..., source_if_none_match: _Optional[str] = ..., source_if_modified_since: _Optional[str] = ..., source_if_unmodified_since: _Optional[str] = ...) -> None: ...
+    object: str
+    def __init__(self, id: _Optional[str] = ..., part: _Optional[int] = ..., source_bucket: _Optional[str] = ..., source_key: _Optional[str] = ..., source_version_id: _Optional[str] = ..., source_range: _Optional[str] = ..., source_if_match: _Optional[str] = ..., source_if_none_match: _Optional[str] = ..., source_if_modified_since: _Optional[str] = ..., source_if_unmodified_since: _Optional[str] = ..., object: _Optional[str] = ...) -> None: ...
 
 class DeleteObjectsRequest(_message.Message):
     __slots__ = ("bucket", "objects")
@@ -197,14 +199,16 @@ class ListMultipartUploadsResponse(_message.Message):
     def __init__(self, uploads: _Optional[_Iterable[_Union[_storage_pb2.MultipartUpload, _Mapping]]] = ..., common_prefixes: _Optional[_Iterable[str]] = ..., next_after_key: _Optional[str] = ..., next_after_id: _Optional[str] = ...) -> None: ...
 
 class ListPartsRequest(_message.Message):
-    __slots__ = ("id", "after", "page_size")
+    __slots__ = ("id", "after", "page_size", "object")
     ID_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
     id: str
     after: int
     page_size: int
-    def __init__(self, id: _Optional[str] = ..., after: _Optional[int] = ..., page_size: _Optional[int] = ...) -> None: ...
+    object: str
+    def __init__(self, id: _Optional[str] = ..., after: _Optional[int] = ..., page_size: _Optional[int] = ..., object: _Optional[str] = ...) -> None: ...
 
 class ListPartsResponse(_message.Message):
     __slots__ = ("parts", "next_after", "upload")

@@ -268,12 +268,14 @@ class StorageNode(_message.Message):
     def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., data_dir: _Optional[str] = ..., status: _Optional[str] = ..., last_seen: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., scrubbed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., objects: _Optional[int] = ..., corrupt_objects: _Optional[int] = ..., missing_objects: _Optional[int] = ...) -> None: ...
 
 class ListBucketsRequest(_message.Message):
-    __slots__ = ("page_size", "page_token")
+    __slots__ = ("page_size", "page_token", "own")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    OWN_FIELD_NUMBER: _ClassVar[int]
     page_size: int
     page_token: str
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    own: bool
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., own: _Optional[bool] = ...) -> None: ...
 
 class ListBucketsResponse(_message.Message):
     __slots__ = ("buckets", "next_page_token")
@@ -442,7 +444,7 @@ class BeginMultipartUploadRequest(_message.Message):
     def __init__(self, bucket: _Optional[str] = ..., key: _Optional[str] = ..., properties: _Optional[_Union[ObjectProperties, _Mapping]] = ..., tags: _Optional[_Union[Tags, _Mapping]] = ..., is_public: _Optional[bool] = ..., checksum_algorithm: _Optional[str] = ...) -> None: ...
 
 class UploadPartRequest(_message.Message):
-    __slots__ = ("id", "part", "content_sha256", "data", "content_md5", "checksum_algorithm", "checksum_value")
+    __slots__ = ("id", "part", "content_sha256", "data", "content_md5", "checksum_algorithm", "checksum_value", "object")
     ID_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
     CONTENT_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -450,6 +452,7 @@ class UploadPartRequest(_message.Message):
     CONTENT_MD5_FIELD_NUMBER: _ClassVar[int]
     CHECKSUM_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
     CHECKSUM_VALUE_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
     id: str
     part: int
     content_sha256: str
@@ -457,19 +460,22 @@ class UploadPartRequest(_message.Message):
     content_md5: str
     checksum_algorithm: str
     checksum_value: str
-    def __init__(self, id: _Optional[str] = ..., part: _Optional[int] = ..., content_sha256: _Optional[str] = ..., data: _Optional[bytes] = ..., content_md5: _Optional[str] = ..., checksum_algorithm: _Optional[str] = ..., checksum_value: _Optional[str] = ...) -> None: ...
+    object: str
+    def __init__(self, id: _Optional[str] = ..., part: _Optional[int] = ..., content_sha256: _Optional[str] = ..., data: _Optional[bytes] = ..., content_md5: _Optional[str] = ..., checksum_algorithm: _Optional[str] = ..., checksum_value: _Optional[str] = ..., object: _Optional[str] = ...) -> None: ...
 
 class CompleteMultipartUploadRequest(_message.Message):
-    __slots__ = ("id", "parts", "if_match", "if_none_match")
+    __slots__ = ("id", "parts", "if_match", "if_none_match", "object")
     ID_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
     IF_MATCH_FIELD_NUMBER: _ClassVar[int]
     IF_NONE_MATCH_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
     id: str
     parts: _containers.RepeatedCompositeFieldContainer[PartReference]
     if_match: str
     if_none_match: str
-    def __init__(self, id: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[PartReference, _Mapping]]] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ...) -> None: ...
+    object: str
+    def __init__(self, id: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[PartReference, _Mapping]]] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ..., object: _Optional[str] = ...) -> None: ...
 
 class PartReference(_message.Message):
     __slots__ = ("part_number", "etag", "checksum_value")
@@ -482,10 +488,12 @@ class PartReference(_message.Message):
     def __init__(self, part_number: _Optional[int] = ..., etag: _Optional[str] = ..., checksum_value: _Optional[str] = ...) -> None: ...
 
 class AbortMultipartUploadRequest(_message.Message):
-    __slots__ = ("id",)
+    __slots__ = ("id", "object")
     ID_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
     id: str
-    def __init__(self, id: _Optional[str] = ...) -> None: ...
+    object: str
+    def __init__(self, id: _Optional[str] = ..., object: _Optional[str] = ...) -> None: ...
 
 class ListLifecycleRulesRequest(_message.Message):
     __slots__ = ("bucket", "page_size", "page_token")
