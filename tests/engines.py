@@ -72,7 +72,6 @@ PROBES: dict[str, Callable[[], bool]] = {
 # Those that CI does not have to have, and what they want. Their tests are in shrinking/skipped.txt.
 OPTIONAL = {
     "ceph": "it wants ceph-mon, ceph-osd and ceph-common, and rbd in the kernel: see docs/volumes.md",
-    "s3": "it wants ceph-mon, ceph-osd, ceph-common and radosgw: see docs/object-storage.md",
 }
 
 
