@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import random
+import re
 from collections.abc import AsyncIterator
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,8 @@ from tests.conftest import until
 from tests.system.process import Person, Thecloud
 
 UPLOADS, ROUNDS = 200, 5
-PIECE = 2**16
+PIECE, LARGE = 2**16, 2**30
+GROWTH = 64 * 2**20  # bytes of memory that a large object may take
 SEED = int(os.environ.get("THECLOUD_TEST_SEED") or random.randrange(2**32))
 
 
@@ -116,3 +118,61 @@ async def test_what_was_answered_is_whole_and_nothing_else_is_there_after_kills(
 
     await until(collected, 60)
     assert await stored(person) == there
+
+
+def resident(pid: int, peak: bool = False) -> int:
+    """Bytes of memory that the process has, or the most since `forget_peak`."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)" if peak else r"VmRSS:\s+(\d+)", status)[1]) * 1024  # type: ignore[index]
+
+
+def forget_peak(pid: int) -> int:
+    """Have the most memory of the process counted anew; what it has now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return resident(pid)
+
+
+async def sent(pieces: int, hash: "hashlib._Hash") -> AsyncIterator[bytes]:
+    """So many pieces of a MiB, no two alike."""
+    random_bytes = os.urandom(2**20)
+    for number in range(pieces):
+        piece = number.to_bytes(8, "big") + random_bytes[8:]
+        hash.update(piece)
+        yield piece
+
+
+async def put(person: Person, name: str, pieces: int) -> str:
+    """The SHA-256 of what was put there."""
+    hash = hashlib.sha256()
+    headers = {"content-length": str(pieces * 2**20)}
+    reply = await person.rest.put(f"/storage/photos/{name}", content=sent(pieces, hash), headers=headers)
+    assert reply.status_code == 201, reply.text
+    assert reply.json()["checksum"] == hash.hexdigest()
+    return hash.hexdigest()
+
+
+async def got(person: Person, name: str) -> str:
+    """The SHA-256 of what is there."""
+    hash = hashlib.sha256()
+    async with person.rest.stream("GET", f"/storage/photos/{name}") as reply:
+        assert reply.status_code == 200
+        async for piece in reply.aiter_raw():
+            hash.update(piece)
+    return hash.hexdigest()
+
+
+@pytest.mark.timeout(180)
+async def test_a_large_object_goes_through_little_memory(cloud: Thecloud) -> None:
+    await cloud.up()
+    person = await cloud.person()
+    assert (await person.rest.post("/storage/buckets", json={"name": "photos"})).status_code == 201
+    assert await put(person, "small", 16) == await got(person, "small")  # what the first ones take stays
+    assert cloud.process
+    before = forget_peak(cloud.process.pid)
+    hash = await put(person, "large", LARGE // 2**20)
+    after_put = resident(cloud.process.pid, peak=True) - before
+    before = forget_peak(cloud.process.pid)
+    assert await got(person, "large") == hash
+    after_get = resident(cloud.process.pid, peak=True) - before
+    print(f"put {after_put / 2**20:.1f} MiB, get {after_get / 2**20:.1f} MiB")
+    assert max(after_put, after_get) <= GROWTH
