@@ -10,6 +10,7 @@ from drivers.contracts import ComputeDriver, Mailer, SupportsImageArchives
 from drivers.linux_plan import External
 from drivers.network import NetworkDriver
 from drivers.objects import ObjectStore
+from drivers.secrets import SecretStore
 from drivers.volumes import VolumeDriver
 
 
@@ -22,6 +23,7 @@ class Drivers:
     volumes: VolumeDriver
     objects: ObjectStore
     mail: Mailer
+    secrets: SecretStore
     closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     def starting(self, format: str) -> str | None:
@@ -42,7 +44,7 @@ def load(
     *, compute: str, network: str, cloud_id: str, publish: str, external: str, data: Path, smtp_url: str,
     mail_from: str, volumes: str = "directory", ovn: Mapping[str, str] | None = None,
     libvirt: Mapping[str, Any] | None = None, rbd: Mapping[str, str] | None = None, objects: str = "files",
-    s3: Mapping[str, str] | None = None,
+    s3: Mapping[str, str] | None = None, sealing_key: Path | None = None,
 ) -> Drivers:  # fmt: skip
     """The drivers by name; `compute` may have several. Raises LookupError for one that there is not, ValueError for a
     range that is none.
@@ -65,9 +67,10 @@ def load(
     storing = find("objects", objects, {"files": "FileObjects", "s3": "S3Objects"})
     store = storing(cloud_id, **s3 or {}) if objects == "s3" else storing(data / "objects")
     mail: Mailer = Smtp(smtp_url, mail_from) if smtp_url else Outbox(data / "outbox", mail_from)
+    secrets = find("secrets", "sealed", {"sealed": "SealedSecrets"})(sealing_key or data / "sealing.key")
     closing = [*(each.close for each in computing.values()), *([networking.close] if network == "ovn" else []),
                *([store.close] if objects == "s3" else [])]  # fmt: skip
-    return Drivers(computing, networking, disks, store, mail, closing)
+    return Drivers(computing, networking, disks, store, mail, secrets, closing)
 
 
 def find(kind: str, name: str, known: dict[str, str]) -> Any:

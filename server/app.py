@@ -136,7 +136,7 @@ async def opened(
     """The app with its database, and the listener that keeps it up to date with other processes."""
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database(database_url, config.pool_size))
-        keys = Keys(database)
+        keys = Keys(database, drivers.secrets)
         app = App(config, database, drivers, keys, cloud, public_url)
         channels: Mapping[str, Any] = {work.CHANNEL: lambda _: app.bell.set(), auth.CHANNEL: keys.drop}
         stack.push_async_callback(drivers.close)

@@ -10,11 +10,12 @@ import asyncio
 import hashlib
 import secrets
 import time
+from base64 import b32encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import argon2
@@ -23,12 +24,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import iam_pb2, identity_pb2, tenants_pb2
 
+from drivers.secrets import SecretStore
 from server import db
 from server.access import ROLES, Access, Policy
 from server.db import Database, Owned, Row, Tx
 from server.errors import ApiError, invalid
 
 CHANNEL = "auth"
+T = TypeVar("T")
 CACHED = 60.0  # seconds an entry may live
 UNHEARD = 1.0  # seconds without a sign of the listener after which the cache is not believed
 PREFIX = "thecloud_"
@@ -52,6 +55,9 @@ class ApiKey(Row):
     last_used: datetime
     expires_at: datetime | None
     policy: dict[str, Any] | None  # {"statements": […]}: what the key is narrowed to
+    access_key_id: str | None  # of its pair for the S3 protocol, if it has one,
+    access_secret: bytes | None  # whose secret is needed to judge signatures, so it is wrapped and not hashed
+    access_tenant_id: UUID | None
 
 
 @db.row("members", "tenant_member", tenants_pb2.TenantMember)
@@ -118,6 +124,15 @@ class Principal:
         return tenant_id
 
 
+@dataclass(frozen=True)
+class AccessKey:
+    """A pair of the S3 protocol: the secret that requests are signed with, whose it is, and the tenant it acts in."""
+
+    secret_access_key: str
+    tenant_id: UUID
+    principal: Principal
+
+
 NOBODY = Principal(None, UUID(int=0), "anonymous", None, {})
 
 _P = StoredPolicy.TABLE.c
@@ -137,15 +152,16 @@ _policies = (
     .label("policies")
 )  # fmt: skip
 _person = (User.TABLE.c.email, User.TABLE.c.default_tenant_id, _roles, _policies)
-_OWNER_OF = (
+_K = ApiKey.TABLE.c
+_owner = (
     sa.select(
-        ApiKey.TABLE.c.id, ApiKey.TABLE.c.user_id, ApiKey.TABLE.c.last_used, ApiKey.TABLE.c.expires_at,
-        ApiKey.TABLE.c.policy, *_person,
+        _K.id, _K.user_id, _K.last_used, _K.expires_at, _K.policy, _K.access_secret, _K.access_tenant_id, *_person
     )
-    .join(User.TABLE, User.TABLE.c.id == ApiKey.TABLE.c.user_id)
-    .where(ApiKey.TABLE.c.hash == sa.bindparam("hash", type_=sa.LargeBinary),
-           sa.or_(ApiKey.TABLE.c.expires_at.is_(None), ApiKey.TABLE.c.expires_at > sa.func.now()))
-)  # fmt: skip
+    .join(User.TABLE, User.TABLE.c.id == _K.user_id)
+    .where(sa.or_(_K.expires_at.is_(None), _K.expires_at > sa.func.now()))
+)
+_OWNER_OF = _owner.where(_K.hash == sa.bindparam("hash", type_=sa.LargeBinary))
+_OWNER_OF_ACCESS = _owner.where(_K.access_key_id == sa.bindparam("access_key_id"))
 _PERSON = sa.select(*_person).where(User.TABLE.c.id == sa.bindparam("whose"))
 _KEY_POLICY = sa.select(ApiKey.TABLE.c.policy).where(ApiKey.TABLE.c.id == sa.bindparam("key"))
 _TOUCH = sa.update(ApiKey.TABLE).where(
@@ -156,36 +172,54 @@ _TOUCH = sa.update(ApiKey.TABLE).where(
 class Keys:
     """The keys this process has seen lately, and whose they are."""
 
-    def __init__(self, database: Database) -> None:
-        self._db = database
+    def __init__(self, database: Database, secret_store: SecretStore) -> None:
+        self._db, self._secrets = database, secret_store
         self._cache: dict[str, tuple[float, Principal]] = {}
+        self._access: dict[str, tuple[float, AccessKey]] = {}
         self._drops = 0  # counts drops, so that a look-up that began before one is not kept
         self._heard_at = float("-inf")
 
     def cached(self, key: str) -> Principal | None:
         """The key's owner, if that is known here and now for sure."""
-        now = time.monotonic()
-        if now - self._heard_at > UNHEARD or (entry := self._cache.get(key)) is None or entry[0] < now:
-            return None
-        return entry[1]
+        return self._known(self._cache.get(key))
 
     async def look_up(self, key: str) -> Principal:
         """The key's owner, from the database. Raises UNAUTHENTICATED."""
         drops = self._drops
+        found, principal = await self._owner(_OWNER_OF, hash=digest(key))
+        if drops == self._drops:
+            _keep(self._cache, key, principal, found["expires_at"])
+        return principal
+
+    def cached_access(self, access_key_id: str) -> AccessKey | None:
+        """The pair of the S3 protocol, if it is known here and now for sure."""
+        return self._known(self._access.get(access_key_id))
+
+    async def look_up_access(self, access_key_id: str) -> AccessKey:
+        """The pair of the S3 protocol, from the database. Raises UNAUTHENTICATED."""
+        drops = self._drops
+        if "\0" in access_key_id:
+            raise unknown_key()
+        found, principal = await self._owner(_OWNER_OF_ACCESS, access_key_id=access_key_id)
+        secret = await self._secrets.unwrap(found["access_secret"], access_key_id.encode())
+        access_key = AccessKey(secret.decode(), found["access_tenant_id"], principal)
+        if drops == self._drops:
+            _keep(self._access, access_key_id, access_key, found["expires_at"])
+        return access_key
+
+    def _known(self, entry: tuple[float, T] | None) -> T | None:
+        now = time.monotonic()
+        return None if now - self._heard_at > UNHEARD or entry is None or entry[0] < now else entry[1]
+
+    async def _owner(self, statement: sa.Select[Any], **named: object) -> tuple[Any, Principal]:
+        """What the database has of a key, and its owner; now it was used."""
         async with self._db.reading() as tx:
-            found = await db.record(tx, _OWNER_OF, hash=digest(key))
+            found = await db.record(tx, statement, **named)
             if found is None:
-                raise ApiError("UNAUTHENTICATED", "this API key is unknown, expired or revoked; log in for a new one")
+                raise unknown_key()
             if datetime.now(UTC) - found["last_used"] > timedelta(minutes=1):
                 await db.execute(tx, _TOUCH, its_id=found["id"])
-        expires_at = found["expires_at"]
-        principal = _principal(found["user_id"], found, found["id"], found["policy"], expires_at)
-        if drops == self._drops:
-            if len(self._cache) > 50_000:
-                self._cache.clear()
-            lasts = min(CACHED, (expires_at - datetime.now(UTC)).total_seconds()) if expires_at else CACHED
-            self._cache[key] = (time.monotonic() + lasts, principal)
-        return principal
+        return found, _principal(found["user_id"], found, found["id"], found["policy"], found["expires_at"])
 
     def heard(self, asked_at: float) -> None:
         """The listener is alive: it had all notifications there were at this moment."""
@@ -194,14 +228,27 @@ class Keys:
     def drop(self, user_id: str) -> None:
         """Forget a user's keys; "*": everybody's."""
         self._drops += 1
-        self._cache = {
-            key: entry for key, entry in self._cache.items() if user_id != "*" and str(entry[1].user_id) != user_id
-        }
+        if user_id == "*":
+            self._cache, self._access = {}, {}
+            return
+        self._cache = {key: each for key, each in self._cache.items() if str(each[1].user_id) != user_id}
+        self._access = {key: each for key, each in self._access.items() if str(each[1].principal.user_id) != user_id}
 
     async def forget(self, tx: Tx, user_id: UUID) -> None:
         """What is known of this user's keys ends with this transaction, here and in every process."""
         tx.after_commit.append(lambda: self.drop(str(user_id)))
         await tx.connection.execute("select pg_notify($1, $2)", CHANNEL, str(user_id))
+
+
+def _keep(cache: dict[str, tuple[float, T]], key: str, value: T, expires_at: datetime | None) -> None:
+    if len(cache) > 50_000:
+        cache.clear()
+    lasts = min(CACHED, (expires_at - datetime.now(UTC)).total_seconds()) if expires_at else CACHED
+    cache[key] = (time.monotonic() + lasts, value)
+
+
+def unknown_key() -> ApiError:
+    return ApiError("UNAUTHENTICATED", "this API key is unknown, expired or revoked; log in for a new one")
 
 
 async def standing(tx: Tx, user_id: UUID, key_id: UUID | None = None) -> Principal | None:
@@ -247,6 +294,12 @@ def digest(secret: str) -> bytes:
 
 def new_key() -> str:
     return PREFIX + secrets.token_hex(16)
+
+
+def new_access_key() -> tuple[str, str]:
+    """The id and the secret of a pair of the S3 protocol, of the lengths that its clients know: 20 and 40."""
+    id = b32encode(secrets.token_bytes(15))[:18].decode()
+    return f"TC{id}", secrets.token_hex(20)
 
 
 _hasher = argon2.PasswordHasher()  # argon2id with the parameters of RFC 9106, low memory

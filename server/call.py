@@ -18,6 +18,8 @@ from server.auth import NOBODY, Principal
 from server.metrics import Observer
 from server.resources import Resource
 
+Identity = Callable[[], Awaitable[Principal]]
+
 
 class Method:
     """An RPC and its rules, read from the descriptor once."""
@@ -93,6 +95,7 @@ class Call:
     prepared: Any = None  # what the method's prepare_… found out before the transaction
     undo: Callable[[], Awaitable[None]] | None = None  # of what prepare_… made, should nothing come of it
     headers: dict[str, str] = field(default_factory=dict)  # of the reply
+    identity: Identity | None = None  # tells who is calling, where no API key in the metadata does
 
     @property
     def tenant_id(self) -> UUID:

@@ -19,7 +19,9 @@ CLOUD = sa.Table(
     METADATA,
     sa.Column("id", postgresql.UUID, primary_key=True),
     sa.Column("signing_key", sa.LargeBinary, nullable=False),
+    sa.Column("sealing_key_id", sa.Text, nullable=True),  # of the first process's secret store, which is everybody's
 )
+_ADOPT = sa.update(CLOUD).where(CLOUD.c.sealing_key_id.is_(None)).values(sealing_key_id=sa.bindparam("key_id"))
 
 
 @dataclass(frozen=True)
@@ -52,3 +54,9 @@ class Cloud:
 async def read(tx: Tx) -> Cloud:
     """This database's cloud. The first migration made it."""
     return Cloud(*(await db.record(tx, sa.select(CLOUD.c.id, CLOUD.c.signing_key))).values())
+
+
+async def sealed_with(tx: Tx, key_id: str) -> str:
+    """The id of the key that this cloud's secrets are sealed with: this one, if there was none yet."""
+    await db.execute(tx, _ADOPT, key_id=key_id)
+    return str(await db.value(tx, sa.select(CLOUD.c.sealing_key_id)))

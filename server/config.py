@@ -44,6 +44,7 @@ class Config:
     objects_s3_access_key: str = ""  # and whose it is
     objects_s3_secret_key: str = ""
     objects_s3_region: str = "us-east-1"  # and where, if the server cares
+    sealing_key: str = ""  # file with the key of secrets, the same on all hosts; empty: sealing.key in the data folder
     external_network: str = "100.64.0.0/16"  # that elastic IPs are addresses of; its first is the gateway's
     image_bytes: int = 10 * 2**30  # the largest file of an image
     image_disk_gb: int = 100  # the largest disk that may be in one, in GiB

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -34,8 +34,8 @@ from google.protobuf.message import Message
 from thecloud.v1 import options_pb2
 
 from server import audit, auth, budgets, db, idempotency, quota, ratelimit, rating
-from server.auth import NOBODY, Principal
-from server.call import Call, Method, identified
+from server.auth import NOBODY, AccessKey
+from server.call import Call, Identity, Method, identified
 from server.errors import ApiError, invalid, invalid_fields, not_found, rate_limited
 from server.log import REQUEST_ID, new_request_id
 from server.metrics import CALLS
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 REQUEST_ID_FORM = re.compile(r"[\x21-\x7e]{1,128}")
+T = TypeVar("T")
 TRIES = 3  # of a transaction that the database ended because of another one
 FAILED_KEYS_A_MINUTE = 300  # of one address, in one process
 _validator = protovalidate.Validator()
@@ -72,10 +73,13 @@ class Pipeline:
 
     async def unary(
         self, method: Method, request: Message, metadata: Mapping[str, str], address: str,
-        headers: dict[str, str], timeout: float | None = None,
+        headers: dict[str, str], timeout: float | None = None, identity: Identity | None = None,
     ) -> Message:  # fmt: skip
-        """The method's response. Raises ApiError and nothing else. `headers` gets those of the reply."""
-        call = self._call(method, metadata, address, headers)
+        """The method's response. Raises ApiError and nothing else. `headers` gets those of the reply.
+
+        `identity` tells who is calling, where that is known by something else than an API key in the metadata.
+        """
+        call = self._call(method, metadata, address, headers, identity)
         began, outcome = time.perf_counter(), "OK"
         most = method.deadline or self.app.config.deadline_seconds
         try:
@@ -106,14 +110,14 @@ class Pipeline:
 
     async def stream(
         self, method: Method, requests: AsyncIterator[Message], metadata: Mapping[str, str], address: str,
-        headers: dict[str, str],
+        headers: dict[str, str], identity: Identity | None = None,
     ) -> AsyncGenerator[Message]:  # fmt: skip
         """The responses of a streaming method, admitted by its first request. Raises ApiError and nothing else.
 
         A method that takes one request gets that; one that takes many gets the first, and an iterator of the rest.
         Each response is pulled in a task of its own: a method must not hold a timeout or a task group over a `yield`.
         """
-        call = self._call(method, metadata, address, headers)
+        call = self._call(method, metadata, address, headers, identity)
         began, outcome, first, caller = time.perf_counter(), "OK", method.request(), None
         answered = False  # with the one response there is
         try:
@@ -159,14 +163,17 @@ class Pipeline:
         self.streams[caller] += 1
         return caller
 
-    def _call(self, method: Method, metadata: Mapping[str, str], address: str, headers: dict[str, str]) -> Call:
+    def _call(
+        self, method: Method, metadata: Mapping[str, str], address: str, headers: dict[str, str],
+        identity: Identity | None,
+    ) -> Call:  # fmt: skip
         if address in self.proxies and (forwarded := metadata.get("x-forwarded-for")):
             address = forwarded.rpartition(",")[2].strip()
         request_id = metadata.get("x-request-id", "")
         if not REQUEST_ID_FORM.fullmatch(request_id):
             request_id = new_request_id()
         REQUEST_ID.set(request_id)
-        return Call(method, metadata, address, request_id, headers=headers)
+        return Call(method, metadata, address, request_id, identity=identity, headers=headers)
 
     async def _admit(self, call: Call, request: Message) -> None:
         """Steps 1 to 4."""
@@ -185,13 +192,24 @@ class Pipeline:
             await self._authorize(call, request)
 
     async def _identify(self, call: Call) -> None:
-        key = auth.credential(call.metadata)
-        call.principal = self.app.keys.cached(key) or await self._look_up(call, key)
+        if call.identity:
+            call.principal = await call.identity()
+            return
+        key, keys = auth.credential(call.metadata), self.app.keys
+        if (known := keys.cached(key)) is None:
+            known = await self._looked_up(keys.look_up(key), call.address)
+        call.principal = known
 
-    async def _look_up(self, call: Call, key: str) -> Principal:
-        bucket = f"failed/{ratelimit.address_group(call.address)}"
+    async def access_key(self, id: str, address: str) -> AccessKey:
+        """A pair of the S3 protocol. Raises UNAUTHENTICATED, and RATE_LIMITED to who guesses."""
+        if (known := self.app.keys.cached_access(id)) is None:
+            known = await self._looked_up(self.app.keys.look_up_access(id), address)
+        return known
+
+    async def _looked_up(self, looking: Awaitable[T], address: str) -> T:
+        bucket = f"failed/{ratelimit.address_group(address)}"
         try:
-            return await self.app.keys.look_up(key)
+            return await looking
         except ApiError:
             if seconds := self.buckets.take(bucket, FAILED_KEYS_A_MINUTE):
                 raise rate_limited(seconds) from None

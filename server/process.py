@@ -52,12 +52,14 @@ async def main(
                 s3={"endpoint": config.objects_s3_endpoint, "bucket": config.objects_s3_bucket,
                     "access_key": config.objects_s3_access_key, "secret_key": config.objects_s3_secret_key,
                     "region": config.objects_s3_region},
+                sealing_key=Path(config.sealing_key) if config.sealing_key else None,
             )  # fmt: skip
         except LookupError as error:
             raise BadConfig(str(error)) from None
         except ValueError as error:
             raise BadConfig(f"THECLOUD_EXTERNAL_NETWORK is no IPv4 range: {error}") from None
         egress.Guard.of(config)  # which says what is wrong with it now, not at the first import
+        await check_sealing(database_url, drivers.secrets.key_id, config)
         app = await stack.enter_async_context(server_app.opened(config, database_url, drivers, this_cloud, public_url))
         running = server_app.Running(app, None)
         worker = None
@@ -86,6 +88,19 @@ async def read_cloud(database_url: str) -> cloud.Cloud:
         return await cloud.read(db.Tx(connection))
     finally:
         await connection.close()
+
+
+async def check_sealing(database_url: str, key_id: str, config: Config) -> None:
+    """Raise BadConfig when this host's key is not the one that the cloud's secrets are sealed with."""
+    connection = await migrate.first_connection(database_url)
+    try:
+        of_cloud = await cloud.sealed_with(db.Tx(connection), key_id)
+    finally:
+        await connection.close()
+    if of_cloud != key_id:
+        file = config.sealing_key or config.data / "sealing.key"
+        raise BadConfig(f"{file} has another key than this cloud's secrets are sealed with, {of_cloud}: copy that file "
+                        "from a host that has it")  # fmt: skip
 
 
 def stopping() -> asyncio.Event:

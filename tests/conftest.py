@@ -27,6 +27,7 @@ import server.cloud
 from drivers.contracts import BootDisk
 from drivers.load import Drivers
 from drivers.mail import Outbox
+from drivers.sealed import SealedSecrets
 from rest_shim import app as rest
 from server import app as server_app
 from server import auth, db, guest_image, hosts, listener, metrics, migrate, postgres, work
@@ -198,6 +199,7 @@ class Cloud:
 async def running_cloud(url: str, data: Path, config: Config | None = None) -> AsyncIterator[Cloud]:
     """A server on this database, with fake drivers."""
     config = config or Config(data=data, grpc="127.0.0.1:0", auth_rate_limit=10_000, lease_seconds=5)
+    data.mkdir(exist_ok=True)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database(url, config.pool_size))
         async with database.reading() as tx:
@@ -213,8 +215,9 @@ async def running_cloud(url: str, data: Path, config: Config | None = None) -> A
             volumes,
             objects,
             Outbox(data / "outbox", config.mail_from),
+            SealedSecrets(data / "sealing.key"),
         )
-        keys = Keys(database)
+        keys = Keys(database, drivers.secrets)
         app = server_app.App(config, database, drivers, keys, this_cloud, "http://cloud")
         group = await stack.enter_async_context(asyncio.TaskGroup())
         channels = {work.CHANNEL: lambda _: app.bell.set(), auth.CHANNEL: keys.drop}

@@ -130,8 +130,10 @@ class IdentityService:
 
     async def CreateKey(self, call: Call, request: pb.CreateKeyRequest) -> pb.ApiKey:
         policy, expires_at = await narrowed(call, request)
-        text, key = await make_key(call.tx, call.principal.user_id, request.name, policy, expires_at)
-        return to_message(key, key=text)
+        if request.s3 and call.tenant is None:
+            raise invalid("s3", "a pair for S3 acts in one tenant: name it as X-Tenant-ID")
+        tenant_id = call.tenant if request.s3 else None
+        return await self._made(call, call.principal.user_id, request.name, policy, expires_at, tenant_id)
 
     async def ListKeys(self, call: Call, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
         keys, token = await db.page(
@@ -148,8 +150,22 @@ class IdentityService:
         old = await self._revoke(call, request.id)
         if call.principal.key_policy and old.policy != await own_policy(call):
             raise ApiError("PERMISSION_DENIED", "a key with a policy of its own rotates only keys with that policy")
-        text, key = await make_key(call.tx, old.user_id, old.name, old.policy, old.expires_at)
-        return to_message(key, key=text)
+        return await self._made(call, old.user_id, old.name, old.policy, old.expires_at, old.access_tenant_id)
+
+    async def _made(
+        self, call: Call, user_id: UUID, name: str, policy: dict[str, Any] | None, expires_at: datetime | None,
+        access_tenant_id: UUID | None,
+    ) -> pb.ApiKey:  # fmt: skip
+        """A new key with its secrets; where a tenant is named, with a pair for S3."""
+        if access_tenant_id is None:
+            text, key = await make_key(call.tx, user_id, name, policy, expires_at)
+            return to_message(key, key=text)
+        id, secret = auth.new_access_key()
+        text, key = await make_key(
+            call.tx, user_id, name, policy, expires_at, access_key_id=id, access_tenant_id=access_tenant_id,
+            access_secret=await self.app.drivers.secrets.wrap(secret.encode(), id.encode()),
+        )  # fmt: skip
+        return to_message(key, key=text, s3=pb.S3Key(access_key_id=id, secret_access_key=secret))
 
     async def _revoke(self, call: Call, id: str) -> ApiKey:
         key = await db.first(call.tx, ApiKey, _own_key, id=UUID(id), user_id=call.principal.user_id)
@@ -198,20 +214,23 @@ async def own_policy(call: Call) -> dict[str, Any] | None:
 
 
 async def make_key(
-    tx: Tx, user_id: UUID, name: str, policy: dict[str, Any] | None = None, expires_at: datetime | None = None
+    tx: Tx, user_id: UUID, name: str, policy: dict[str, Any] | None = None, expires_at: datetime | None = None,
+    **access: object,
 ) -> tuple[str, ApiKey]:  # fmt: skip
     """A new key: its text, which is kept nowhere, and its row."""
     text = auth.new_key()
     prefix = text[: len(auth.PREFIX) + 6]
     key = await changes.insert(
         tx, ApiKey, id=uuid4(), user_id=user_id, name=name, hash=auth.digest(text), prefix=prefix,
-        last_used=sa.func.now(), policy=policy, expires_at=expires_at,
+        last_used=sa.func.now(), policy=policy, expires_at=expires_at, **access,
     )  # fmt: skip
     return text, key
 
 
 def to_message(row: ApiKey, **more: object) -> pb.ApiKey:
     policy = pb.KeyPolicy(statements=iam.to_statements(row.policy["statements"])) if row.policy else None
+    if row.access_key_id and "s3" not in more:
+        more["s3"] = pb.S3Key(access_key_id=row.access_key_id)
     return db.to_message(row, policy=policy, **more)  # type: ignore[no-any-return]
 
 

@@ -238,6 +238,15 @@ async def test_a_setting_of_the_wrong_kind_is_told_in_a_line(cloud: Thecloud) ->
     assert advice(ended.errors) == "thecloud: THECLOUD_LEASE_SECONDS is 'soon'; it wants a float"
 
 
+async def test_a_host_with_another_sealing_key_is_told_in_a_line(started: Thecloud, tmp_path: Path) -> None:
+    (tmp_path / "other.key").write_text("00" * 32)
+    ended = await command("serve", "--data", str(started.data), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
+                          THECLOUD_SEALING_KEY=str(tmp_path / "other.key"))  # fmt: skip
+    assert ended.code == 2
+    assert "other.key has another key than this cloud's secrets are sealed with" in advice(ended.errors)
+    assert (started.data / "sealing.key").stat().st_mode & 0o777 == 0o600
+
+
 def advice(errors: str) -> str:
     """The one line that is told."""
     (line,) = errors.splitlines()

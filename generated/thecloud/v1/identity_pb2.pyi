@@ -32,7 +32,7 @@ class User(_message.Message):
     def __init__(self, id: _Optional[str] = ..., email: _Optional[str] = ..., name: _Optional[str] = ..., default_tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ApiKey(_message.Message):
-    __slots__ = ("id", "user_id", "name", "key", "prefix", "created_at", "last_used", "expires_at", "policy", "estimated_price_per_hour")
+    __slots__ = ("id", "user_id", "name", "key", "prefix", "created_at", "last_used", "expires_at", "policy", "s3", "estimated_price_per_hour")
     ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,7 @@ class ApiKey(_message.Message):
     LAST_USED_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
+    S3_FIELD_NUMBER: _ClassVar[int]
     ESTIMATED_PRICE_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
     id: str
     user_id: str
@@ -52,8 +53,17 @@ class ApiKey(_message.Message):
     last_used: _timestamp_pb2.Timestamp
     expires_at: _timestamp_pb2.Timestamp
     policy: KeyPolicy
+    s3: S3Key
     estimated_price_per_hour: float
-    def __init__(self, id: _Optional[str] = ..., user_id: _Optional[str] = ..., name: _Optional[str] = ..., key: _Optional[str] = ..., prefix: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_used: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., policy: _Optional[_Union[KeyPolicy, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., user_id: _Optional[str] = ..., name: _Optional[str] = ..., key: _Optional[str] = ..., prefix: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_used: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., policy: _Optional[_Union[KeyPolicy, _Mapping]] = ..., s3: _Optional[_Union[S3Key, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ...) -> None: ...
+
+class S3Key(_message.Message):
+    __slots__ = ("access_key_id", "secret_access_key")
+    ACCESS_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    SECRET_ACCESS_KEY_FIELD_NUMBER: _ClassVar[int]
+    access_key_id: str
+    secret_access_key: str
+    def __init__(self, access_key_id: _Optional[str] = ..., secret_access_key: _Optional[str] = ...) -> None: ...
 
 class KeyPolicy(_message.Message):
     __slots__ = ("statements",)
@@ -124,16 +134,18 @@ class GetMeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class CreateKeyRequest(_message.Message):
-    __slots__ = ("name", "expires_at", "policy", "validate_only")
+    __slots__ = ("name", "expires_at", "policy", "validate_only", "s3")
     NAME_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    S3_FIELD_NUMBER: _ClassVar[int]
     name: str
     expires_at: _timestamp_pb2.Timestamp
     policy: KeyPolicy
     validate_only: bool
-    def __init__(self, name: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., policy: _Optional[_Union[KeyPolicy, _Mapping]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    s3: bool
+    def __init__(self, name: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., policy: _Optional[_Union[KeyPolicy, _Mapping]] = ..., validate_only: _Optional[bool] = ..., s3: _Optional[bool] = ...) -> None: ...
 
 class ListKeysRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
