@@ -95,6 +95,22 @@ class Process:
             self.send(signal.SIGKILL)
         await self.ended()
 
+    def memory(self) -> int:
+        """Bytes of memory that it has."""
+        return self._status("VmRSS")
+
+    def most_memory(self) -> int:
+        """The most bytes of memory that it had since `forget_most`."""
+        return self._status("VmHWM")
+
+    def forget_most(self) -> None:
+        """Have the kernel see anew what the most is."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def _status(self, name: str) -> int:
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
     def children(self) -> list[int]:
         """The process ids of its children."""
         found = []
@@ -194,6 +210,7 @@ class Thecloud:
     process: Process | None = None
     http: str = ""
     grpc: str = ""
+    s3: str = ""  # empty unless it was asked for
     id: str = ""  # the cloud's, with which its containers are labelled
     people: list[Person] = field(default_factory=list)
 
@@ -216,7 +233,7 @@ class Thecloud:
         self.process = await self.start(*arguments, **environment)
         await self.process.until_printed("ready")
         told = dict(line.split(maxsplit=1) for line in self.process.printed if line != "ready")
-        self.http, self.grpc = told["REST"], told["gRPC"]
+        self.http, self.grpc, self.s3 = told["REST"], told["gRPC"], told.get("S3", "")
         self.id = str(await self.value("select id from cloud"))
         for person in self.people:
             person.rest.base_url = self.http

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import os
 import random
-import re
 from collections.abc import AsyncIterator
 from itertools import islice
 from pathlib import Path
@@ -120,18 +119,6 @@ async def test_what_was_answered_is_whole_and_nothing_else_is_there_after_kills(
     assert await stored(person) == there
 
 
-def resident(pid: int, peak: bool = False) -> int:
-    """Bytes of memory that the process has, or the most since `forget_peak`."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+)" if peak else r"VmRSS:\s+(\d+)", status)[1]) * 1024  # type: ignore[index]
-
-
-def forget_peak(pid: int) -> int:
-    """Have the most memory of the process counted anew; what it has now."""
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
-    return resident(pid)
-
-
 async def sent(pieces: int, hash: "hashlib._Hash") -> AsyncIterator[bytes]:
     """So many pieces of a MiB, no two alike."""
     random_bytes = os.urandom(2**20)
@@ -168,11 +155,13 @@ async def test_a_large_object_goes_through_little_memory(cloud: Thecloud) -> Non
     assert (await person.rest.post("/storage/buckets", json={"name": "photos"})).status_code == 201
     assert await put(person, "small", 16) == await got(person, "small")  # what the first ones take stays
     assert cloud.process
-    before = forget_peak(cloud.process.pid)
+    cloud.process.forget_most()
+    before = cloud.process.memory()
     hash = await put(person, "large", LARGE // 2**20)
-    after_put = resident(cloud.process.pid, peak=True) - before
-    before = forget_peak(cloud.process.pid)
+    after_put = cloud.process.most_memory() - before
+    cloud.process.forget_most()
+    before = cloud.process.memory()
     assert await got(person, "large") == hash
-    after_get = resident(cloud.process.pid, peak=True) - before
+    after_get = cloud.process.most_memory() - before
     print(f"put {after_put / 2**20:.1f} MiB, get {after_get / 2**20:.1f} MiB")
     assert max(after_put, after_get) <= GROWTH
