@@ -328,8 +328,19 @@ def _identities(cls: type[Owned]) -> sa.Select[Any]:
 
 
 async def insert(tx: Tx, cls: type[R], **columns: object) -> R:
-    statement = sa.insert(cls.TABLE).values(**columns).returning(*cls.TABLE.c)
-    return made(cls, await record(tx, statement))
+    if any(isinstance(value, sa.ClauseElement) for value in columns.values()):
+        statement = sa.insert(cls.TABLE).values(**columns).returning(*cls.TABLE.c)
+        return made(cls, await record(tx, statement))
+    values = {f"new_{name}": value for name, value in columns.items()}
+    return made(cls, await record(tx, _insert(cls, tuple(columns)), **values))  # type: ignore[arg-type]
+
+
+@cache
+def _insert(cls: type[Row], names: tuple[str, ...]) -> Executable:
+    """Made once: SQLAlchemy takes longer to make it than the database to run it."""
+    columns = cls.TABLE.c
+    values = {name: sa.bindparam(f"new_{name}", type_=columns[name].type) for name in names}
+    return sa.insert(cls.TABLE).values(values).returning(*columns)
 
 
 async def update(tx: Tx, row: R, **columns: object) -> R:
@@ -345,7 +356,12 @@ async def update(tx: Tx, row: R, **columns: object) -> R:
 
 async def delete(tx: Tx, row: Row) -> bool:
     """Whether the row was there to delete."""
-    return await execute(tx, sa.delete(row.TABLE).where(row.TABLE.c.id == row.id)) > 0
+    return await execute(tx, _delete(type(row)), id=row.id) > 0  # type: ignore[arg-type]
+
+
+@cache
+def _delete(cls: type[Row]) -> Executable:
+    return sa.delete(cls.TABLE).where(cls.TABLE.c.id == sa.bindparam("id"))
 
 
 async def page(
