@@ -156,7 +156,7 @@ class Front:
         error = errors.translated(error)
         resource = scope["raw_path"].decode("ascii", "replace")
         body = b"" if error.status == 304 else errors.document(error, resource, request_id)
-        return Answer(error.status, body, [*error.headers.items(), ("content-type", "application/xml")])
+        return Answer(error.status, body, [*error.headers.items()])
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
@@ -174,6 +174,8 @@ def headers_of(scope: Scope) -> dict[str, str]:
 async def respond(send: Send, answer: Answer, more: list[tuple[str, str]], *, head: bool) -> None:
     """Send the answer as a whole."""
     headers = encoded(answer.headers + more)
+    if answer.body:
+        headers.append((b"content-type", answer.content_type.encode("latin-1", "replace")))
     if answer.status not in (204, 304) and not (head and answer.status >= 400):
         headers.append((b"content-length", str(len(answer.body)).encode()))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})

@@ -1,15 +1,15 @@
 """Objects: stored, sent, copied and deleted, with what is told along with them."""
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, MutableMapping
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import unquote
 
 from thecloud.v1 import objects_pb2, storage_pb2
 
-from rest_shim.streams import ABORT, head_of, one, run
-from rest_shim.streams import Answer as Parts
+from rest_shim import streams
+from rest_shim.streams import ABORT, head_of, one
 from server.errors import REASONS, ApiError
 from server.object_downloads import disposition
 from server.s3 import buckets, errors, uploads, xml
@@ -54,8 +54,8 @@ def check_size(request: Request) -> None:
         raise S3Error("EntityTooLarge", f"an object, or a part of one, has at most {most} bytes")
 
 
-async def get_object(request: Request) -> Answer | None:
-    """Answers by itself what does not come in one piece."""
+async def get_object(request: Request) -> None:
+    """Answers by itself."""
     headers, query, only_head = request.headers, request.query, request.method == "HEAD"
     if "partNumber" in query and "range" in headers:
         raise S3Error("InvalidRequest", "a range and partNumber cannot be asked for at once")
@@ -79,36 +79,33 @@ async def get_object(request: Request) -> Answer | None:
             del sent["content-disposition"]  # which is that of the documented API, and not the object's own
         if head.status != 304:
             sent |= overrides
-        length = int(sent.get("content-length", 0))
-        if not only_head and head.status != 304 and len(first.data) < length:
-            await _send_pieces(request, head.status, [*sent.items(), *request.more], first, responses)
-            return None
-    if only_head and head.status != 304:
         begin = {"type": "http.response.start", "status": head.status,
                  "headers": encoded([*sent.items(), *request.more])}  # fmt: skip
-        await request.send(begin)
-        await request.send({"type": "http.response.body", "body": b""})
-        return None
-    sent.pop("content-length", None)
-    return Answer(head.status, first.data, [*sent.items()])
+        if only_head or head.status == 304 or len(first.data) == int(sent["content-length"]):
+            await request.send(begin)
+            await request.send({"type": "http.response.body", "body": first.data})
+            async for _ in responses:  # there are none, and so the call has ended well
+                pass
+        else:
+            await _send_pieces(request, begin, first.data, responses)
 
 
 async def _send_pieces(
-    request: Request, status: int, headers: list[tuple[str, str]], first: Any, responses: AsyncGenerator[Any]
+    request: Request, begin: MutableMapping[str, Any], data: bytes, responses: AsyncGenerator[Any]
 ) -> None:
     """Send what comes in several pieces, as long as the client takes them."""
     abort = (request.scope.get("extensions") or {}).get(ABORT, {}).get("abort")
-    parts = Parts(request.send, lambda status, more: {"type": "http.response.start", "status": status, "headers": more},
-                  request.front.app.config.slow_reader_seconds, abort)  # fmt: skip
+    seconds = request.front.app.config.slow_reader_seconds
+    answer = streams.Answer(request.send, lambda status, headers: begin, seconds, abort)
 
     async def sending() -> None:
-        await parts.begin(encoded(headers), status)
-        await parts.part(first.data)
+        await answer.begin([])
+        await answer.part(data)
         async for response in responses:
-            await parts.part(response.data)
-        await parts.part(b"", last=True)
+            await answer.part(response.data)
+        await answer.part(b"", last=True)
 
-    await run(sending(), parts, request.receive, prompt=False)
+    await streams.run(sending(), answer, request.receive, prompt=False)
 
 
 def part_number(request: Request, *, default: int | None = None) -> int:

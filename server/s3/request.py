@@ -29,18 +29,18 @@ PACKAGE = "/thecloud.v1."
 BODY = 2**20  # bytes of an XML body
 LONGEST_KEY = 1024  # bytes
 MOST = 1000  # of what a page lists
-XML_TYPE = ("content-type", "application/xml")
 CONTROL = re.compile("[\x00-\x1f\x7f]")
 PAIRS = re.compile(r"[^&]+")
 
 
 @dataclass(slots=True)
 class Answer:
-    """What is sent back. XML unless `headers` say otherwise."""
+    """What is sent back: XML, unless it is told otherwise."""
 
     status: int = 200
     body: bytes = b""
     headers: list[tuple[str, str]] = field(default_factory=list)
+    content_type: str = "application/xml"
 
 
 @dataclass(slots=True)

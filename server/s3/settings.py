@@ -150,7 +150,7 @@ async def _policy(request: Request) -> str:
 
 
 async def get_policy(request: Request) -> Answer:
-    return Answer(body=(await _policy(request)).encode(), headers=[("content-type", "application/json")])
+    return Answer(body=(await _policy(request)).encode(), content_type="application/json")
 
 
 async def put_policy(request: Request) -> Answer:
