@@ -112,7 +112,7 @@ class Payload:
     async def _decoded(self, raw: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         """The data of the chunks."""
         lines = _Reader(raw)
-        signature, left = self._claim.signature if self._claim else "", self.size or 0
+        signature, left, small = self._claim.signature if self._claim else "", self.size or 0, False
         while True:
             found = CHUNK.fullmatch(await lines.line())
             if found is None or (self.kind != UNSIGNED_TRAILER and found[2] is None):
@@ -120,9 +120,9 @@ class Payload:
             size = int(found[1], 16)
             if size > left:
                 raise _incomplete("more")
-            left -= size
-            if 0 < size < SMALLEST and left:
+            if small and size:
                 raise S3Error("InvalidChunkSizeError", f"only the last chunk may have less than {SMALLEST} bytes")
+            small, left = size < SMALLEST, left - size
             hashed = hashlib.sha256()
             async for piece in lines.exactly(size):
                 if self.kind != UNSIGNED_TRAILER:

@@ -39,7 +39,9 @@ class Port:
         S3SigV4Auth(Credentials(self.access_key_id, self.secret_access_key), "s3", "us-east-1").add_auth(request)
         return raw(self.url, method, path, body, dict(request.headers))
 
-    async def send(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> httpx.Response:
+    async def send(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> httpx.Response:
         return await self.http.send(self.signed(method, path, body, headers))
 
     def boto(self, **settings: Any) -> Any:
