@@ -139,18 +139,29 @@ def verify(
     for name in headers:
         if name.startswith("x-amz-") and name not in signed:
             raise S3Error("AccessDenied", f"the header {name} is not signed; sign it, or leave it out")
-    query = canonical_query(pairs)
-    lines = "".join([f"{name}:{_trimmed(headers.get(name, ''))}\n" for name in claim.signed_headers])
-    rest = f"\n{query}\n{lines}\n{';'.join(claim.signed_headers)}\n{claim.payload}"
     key = signing_key(secret, claim.date, claim.region)
     # Clients sign a path as Amazon wants it, or as they send it. Both name the same object.
     for path in {canonical_path(raw_path): None, raw_path: None}:
-        hashed = hashlib.sha256(f"{method}\n{path}{rest}".encode("latin-1")).hexdigest()
-        said = f"{ALGORITHM}\n{claim.moment}\n{claim.scope}\n{hashed}"
-        if hmac.compare_digest(sign(key, said), claim.signature):
+        made = sign(key, said(claim, canonical_request(claim, method, path, pairs, headers)))
+        if hmac.compare_digest(made, claim.signature):
             return
     raise S3Error("SignatureDoesNotMatch", "the signature is not that of this request with the secret key; check the "
                                            "key, and how it is signed")  # fmt: skip
+
+
+def canonical_request(
+    claim: Claim, method: str, path: str, pairs: Sequence[tuple[str, str]], headers: Mapping[str, str]
+) -> str:
+    """The request as its signature sees it."""
+    lines = "".join([f"{name}:{_trimmed(headers.get(name, ''))}\n" for name in claim.signed_headers])
+    names = ";".join(claim.signed_headers)
+    return f"{method}\n{path}\n{canonical_query(pairs)}\n{lines}\n{names}\n{claim.payload}"
+
+
+def said(claim: Claim, canonical: str) -> str:
+    """What is signed of it."""
+    hashed = hashlib.sha256(canonical.encode("latin-1")).hexdigest()
+    return f"{ALGORITHM}\n{claim.moment}\n{claim.scope}\n{hashed}"
 
 
 @lru_cache(4096)

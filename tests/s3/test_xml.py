@@ -1,5 +1,6 @@
 """Hostile XML, and XML of our own."""
 
+from contextlib import suppress
 from xml.etree import ElementTree
 
 import pytest
@@ -27,10 +28,8 @@ def test_what_is_hostile_is_malformed(body: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_nothing_else_happens_than_a_document_or_malformed(body: bytes) -> None:
-    try:
+    with suppress(xml.Malformed):
         xml.parse(body, "a")
-    except xml.Malformed:
-        pass
 
 
 def test_namespaces_do_not_matter() -> None:
