@@ -65,41 +65,48 @@ def _within(key: Any) -> sa.ColumnElement[bool]:
 
 def _next_key(walk: Any) -> sa.Select[Any]:
     found = sa.select(O.id, O.key, O.created_at).where(_seen, O.key > walk.c.mark, _within(O.key))
-    return found.order_by(O.key).limit(1)
+    return found.order_by(O.key).limit(1).correlate(walk)
 
 
 def _next_version(walk: Any) -> sa.Select[Any]:
     """The one before of the same key, else the newest of the next key."""
-    newest_first = (O.created_at.desc(), O.id.desc())
-    ids = sa.select(O.id).where(O.bucket_id == _bucket_id)
-    older = ids.where(O.key == walk.c.mark, sa.tuple_(O.created_at, O.id) < sa.tuple_(walk.c.at, walk.c.id))
-    other = ids.where(O.key > walk.c.mark, _within(O.key))
-    found = sa.func.coalesce(older.order_by(*newest_first).limit(1).scalar_subquery(),
-                             other.order_by(O.key, *newest_first).limit(1).scalar_subquery())  # fmt: skip
-    return sa.select(O.id, O.key, O.created_at).where(O.id == found).limit(1)
+    each = Object.TABLE.alias("each").c
+    newest_first = (each.created_at.desc(), each.id.desc())
+    ids = sa.select(each.id).where(each.bucket_id == _bucket_id)
+    older = ids.where(each.key == walk.c.mark, sa.tuple_(each.created_at, each.id) < sa.tuple_(walk.c.at, walk.c.id))
+    other = ids.where(each.key > walk.c.mark, _within(each.key))
+    found = sa.func.coalesce(
+        older.order_by(*newest_first).limit(1).correlate(walk).scalar_subquery(),
+        other.order_by(each.key, *newest_first).limit(1).correlate(walk).scalar_subquery(),
+    )
+    return sa.select(O.id, O.key, O.created_at).where(O.id == found).limit(1).correlate(walk)
 
 
 def _next_upload(walk: Any) -> sa.Select[Any]:
     later = sa.tuple_(U.key, U.id) > sa.tuple_(walk.c.mark, walk.c.id)
     found = sa.select(U.id, U.key, U.created_at).where(U.bucket_id == _bucket_id, later, _within(U.key))
-    return found.order_by(U.key, U.id).limit(1)
+    return found.order_by(U.key, U.id).limit(1).correlate(walk)
+
+
+def _text(value: Any) -> Any:
+    """In the type and the order of keys, as a recursive statement wants to be told."""
+    return sa.collate(sa.cast(value, sa.Text), "C")
 
 
 def _walked(table: sa.Table, following: Callable[[Any], sa.Select[Any]]) -> sa.Select[Any]:
     walk = sa.select(
-        sa.literal_column("0").label("n"), sa.collate(_after, "C").label("mark"),
+        sa.literal_column("0").label("n"), _text(_after).label("mark"),
         sa.bindparam("after_at", type_=table.c.created_at.type).label("at"),
         sa.bindparam("after_id", type_=table.c.id.type).label("id"),
-        sa.collate(sa.cast(sa.null(), sa.Text), "C").label("common"),
+        _text(sa.null()).label("common"),
     ).cte("walk", recursive=True)  # fmt: skip
     found = following(walk).lateral("found")
     length = sa.func.char_length(_prefix)
     at = sa.func.strpos(sa.func.substr(found.c.key, length + 1), _delimiter)
     end = length + at - 1 + sa.func.char_length(_delimiter)
     below = sa.case((sa.and_(_delimiter != "", at > 0), sa.func.left(found.c.key, end)))
-    common = sa.select(sa.collate(below, "C").label("prefix")).lateral("common").c.prefix
-    mark = sa.collate(sa.func.coalesce(common + LAST, found.c.key), "C")
-    step = sa.select(walk.c.n + 1, mark, found.c.created_at, found.c.id, common).where(walk.c.n < _most)
+    mark = sa.func.coalesce(below + LAST, found.c.key)
+    step = sa.select(walk.c.n + 1, _text(mark), found.c.created_at, found.c.id, _text(below)).where(walk.c.n < _most)
     whole = walk.union_all(step)
     row = sa.select(table).where(table.c.id == whole.c.id).limit(1).lateral("row")
     return sa.select(whole.c.common, row).where(whole.c.n > 0).order_by(whole.c.n)

@@ -344,6 +344,8 @@ def _told(row: Object | Upload) -> dict[str, Message]:
 def told(properties: pb.ObjectProperties, tags: pb.Tags) -> dict[str, Any]:
     """The columns with what a request tells along with an object, but for its content type."""
     metadata = dict(properties.metadata)
+    if "\0" in "".join((*metadata.values(), *tags.tags.keys(), *tags.tags.values())):
+        raise invalid("", "text must not contain the zero character")
     if sum(len(name) + len(value.encode()) for name, value in metadata.items()) > MOST_METADATA:
         raise invalid("properties.metadata", f"names and values have at most {MOST_METADATA} bytes together")
     return {"metadata": metadata, "headers": dict(properties.headers), "tags": dict(tags.tags)}
