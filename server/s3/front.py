@@ -156,7 +156,10 @@ class Front:
         error = errors.translated(error)
         resource = scope["raw_path"].decode("ascii", "replace")
         body = b"" if error.status == 304 else errors.document(error, resource, request_id)
-        return Answer(error.status, body, [*error.headers.items()])
+        headers = [*error.headers.items()]
+        if any(name == b"expect" for name, _ in scope["headers"]):  # the client may send the body now, or never
+            headers.append(("connection", "close"))
+        return Answer(error.status, body, headers)
 
 
 def headers_of(scope: Scope) -> dict[str, str]:

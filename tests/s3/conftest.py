@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qsl
 
 import boto3
 import httpx
@@ -18,7 +19,6 @@ from botocore.credentials import Credentials
 from server.app import address_of, http_server, listening
 from server.s3 import signature
 from server.s3.front import Front
-from server.s3.request import split_query
 from server.s3.signature import Claim
 from tests.conftest import Cloud, Person, until
 
@@ -57,7 +57,7 @@ class Port:
         names = sorted(name for name in sent if name not in ("content-length", "transfer-encoding"))
         claim = Claim(self.access_key_id, moment[:8], "us-east-1", moment, names, "", payload, presigned=False)
         at, _, query = path.partition("?")
-        text = signature.canonical_request(claim, method, at, split_query(query.encode()), sent)
+        text = signature.canonical_request(claim, method, at, parse_qsl(query, keep_blank_values=True), sent)
         key = signature.signing_key(self.secret_access_key, claim.date, claim.region)
         sent["authorization"] = (
             f"AWS4-HMAC-SHA256 Credential={self.access_key_id}/{claim.scope}, SignedHeaders={';'.join(names)}, "
