@@ -26,7 +26,7 @@ def figures() -> Iterator[dict[str, Any]]:
 
 def up(data: Path) -> tuple[str, ...]:
     """`thecloud up` with everything of its own in this folder."""
-    return python("server", "up", "--data", str(data), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0")
+    return python("server", "up", "--data", str(data), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--s3", "")
 
 
 def empty() -> tuple[str, ...]:

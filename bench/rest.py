@@ -81,7 +81,7 @@ def serve(stack: ExitStack, prepared: Prepared) -> tuple[Process, Load, Load, Lo
     """Our server, and clients: of its instances over each of its doors, and of its VPCs."""
     environment = {"THECLOUD_DATABASE_URL": prepared.url, "THECLOUD_RATE_LIMIT": str(cloud.NO_LIMIT)}
     server = stack.enter_context(running(
-        *python("server", "serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"),
+        *python("server", "serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--s3", ""),
         processors=SERVER, environment=environment,
     ))  # fmt: skip
     http_address, grpc_address = server.wait_for(r"http://(\S+)"), server.wait_for(r"gRPC  (\S+)")

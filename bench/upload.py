@@ -62,7 +62,7 @@ def compare(prepared: Prepared) -> list[dict[str, Any]]:
         }  # fmt: skip
         (folder / "data").mkdir()
         server = stack.enter_context(running(
-            *python("server", "serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"),
+            *python("server", "serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--s3", ""),
             processors=SERVER, environment=environment,
         ))  # fmt: skip
         ours = server.wait_for(r"http://(\S+)")

@@ -261,6 +261,10 @@ class Shim:
         metadata: Mapping[str, str], headers: dict[str, str],
     ) -> None:  # fmt: skip
         address = scope["client"][0] if scope["client"] else ""
+        if "only_head" in request.DESCRIPTOR.fields_by_name:
+            if request.only_head:  # type: ignore[attr-defined]
+                raise invalid("only_head", "over HTTP this is the method HEAD; send that")
+            request.only_head = scope["method"] == "HEAD"  # type: ignore[attr-defined]
         answer = streams.Answer(
             send, lambda status, more: self._head(status or endpoint.status, metadata, headers, more),
             self.settings.slow_reader_seconds,

@@ -35,6 +35,8 @@ Http = Annotated[str | None, typer.Option("--http", envvar="THECLOUD_HTTP", help
                                           "Default: 127.0.0.1:8080")]  # fmt: skip
 Grpc = Annotated[str | None, typer.Option("--grpc", envvar="THECLOUD_GRPC", help="Address of gRPC. Port 0 picks one. "
                                           "Default: 127.0.0.1:50051")]  # fmt: skip
+S3 = Annotated[str | None, typer.Option("--s3", envvar="THECLOUD_S3", help="Address of the S3 protocol. Port 0 picks "
+                                        "one, '' is none. Default: 127.0.0.1:9000")]  # fmt: skip
 Workers = Annotated[int | None, typer.Option("--workers", envvar="THECLOUD_WORKERS", min=1, max=64,
                                              help="Server processes. Default: 1")]  # fmt: skip
 Host = Annotated[str | None, typer.Option("--host", envvar="THECLOUD_HOST", help="This machine's name among those "
@@ -42,7 +44,7 @@ Host = Annotated[str | None, typer.Option("--host", envvar="THECLOUD_HOST", help
 DatabaseUrl = Annotated[str | None, typer.Option("--database-url", envvar="THECLOUD_DATABASE_URL",
                                                  help="PostgreSQL. Default: an embedded server")]  # fmt: skip
 TlsCert = Annotated[str | None, typer.Option("--tls-cert", envvar="THECLOUD_TLS_CERT", help="PEM file with the "
-                                             "certificate, for REST and gRPC")]  # fmt: skip
+                                             "certificate, for REST, gRPC and S3")]  # fmt: skip
 TlsKey = Annotated[str | None, typer.Option("--tls-key", envvar="THECLOUD_TLS_KEY", help="PEM file with its key")]
 Insecure = Annotated[bool | None, typer.Option("--insecure", envvar="THECLOUD_INSECURE", help="Listen beyond "
                                                "loopback without TLS")]  # fmt: skip
@@ -50,15 +52,16 @@ Insecure = Annotated[bool | None, typer.Option("--insecure", envvar="THECLOUD_IN
 
 @cli.command()
 def up(
-    data: Data = None, http: Http = None, grpc: Grpc = None, workers: Workers = None, host: Host = None,
-    database_url: DatabaseUrl = None, tls_cert: TlsCert = None, tls_key: TlsKey = None, insecure: Insecure = None,
+    data: Data = None, http: Http = None, grpc: Grpc = None, s3: S3 = None, workers: Workers = None,
+    host: Host = None, database_url: DatabaseUrl = None, tls_cert: TlsCert = None, tls_key: TlsKey = None,
+    insecure: Insecure = None,
     engines: Annotated[bool, typer.Option("--engines", envvar="THECLOUD_ENGINES", help="Install and start missing "
                                           "engines first, where this user may")] = False,
 ) -> None:  # fmt: skip
     """Start everything: database, schema, API and workers. Ctrl-C stops it; instances keep running."""
     from server import app, process, supervise
 
-    config = read(data=data, http=http, grpc=grpc, workers=workers, host=host, database_url=database_url,
+    config = read(data=data, http=http, grpc=grpc, s3=s3, workers=workers, host=host, database_url=database_url,
                   tls_cert=tls_cert, tls_key=tls_key, insecure=insecure)  # fmt: skip
     app.check_exposure(config)
     config = replace(config, data=process.data_folder(config.data))
@@ -69,13 +72,13 @@ def up(
 
 @cli.command()
 def serve(
-    data: Data = None, http: Http = None, grpc: Grpc = None, database_url: DatabaseUrl = None, host: Host = None,
-    tls_cert: TlsCert = None, tls_key: TlsKey = None, insecure: Insecure = None,
+    data: Data = None, http: Http = None, grpc: Grpc = None, s3: S3 = None, database_url: DatabaseUrl = None,
+    host: Host = None, tls_cert: TlsCert = None, tls_key: TlsKey = None, insecure: Insecure = None,
 ) -> None:  # fmt: skip
     """Serve the API only, on a database that `up` or `migrate` has prepared."""
     from server import app, process
 
-    config = read(data=data, http=http, grpc=grpc, database_url=database_url, host=host, tls_cert=tls_cert,
+    config = read(data=data, http=http, grpc=grpc, s3=s3, database_url=database_url, host=host, tls_cert=tls_cert,
                   tls_key=tls_key, insecure=insecure)  # fmt: skip
     app.check_exposure(config)
     process.run(config, database_of(config), api=True, works=False, ready=lambda running: announce(config, running))
@@ -314,7 +317,8 @@ def fix_engines(config: Config) -> None:
 
 def announce(config: Config, running: Any) -> None:
     scheme = "https" if config.tls_cert else "http"
-    typer.echo(f"REST  {scheme}://{running.http}\ngRPC  {running.grpc}\ndocs  {scheme}://{running.http}/docs\n"
+    s3 = f"S3    {scheme}://{running.s3}\n" if running.s3 else ""
+    typer.echo(f"REST  {scheme}://{running.http}\ngRPC  {running.grpc}\n{s3}docs  {scheme}://{running.http}/docs\n"
                f"data  {config.data}\nready")  # fmt: skip
     sys.stdout.flush()
 

@@ -29,6 +29,7 @@ from server.heads import Heads
 from server.http_protocol import BoundedHttp
 from server.pipeline import Pipeline
 from server.registry import services
+from server.s3.front import Front
 
 log = structlog.get_logger()
 
@@ -75,6 +76,7 @@ class Running:
     pipeline: Pipeline | None
     http: str = ""  # "127.0.0.1:8080", with the port that was picked
     grpc: str = ""
+    s3: str = ""
 
 
 def listening(address: str, *, shared: bool = False) -> socket.socket:
@@ -105,9 +107,9 @@ def check_exposure(config: Config) -> None:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.tls_cert, config.tls_key)
         except OSError as error:
             raise BadConfig(f"--tls-cert and --tls-key are no certificate and its key in PEM: {error}") from None
-    for flag, address in (("--http", config.http), ("--grpc", config.grpc)):
+    for flag, address in (("--http", config.http), ("--grpc", config.grpc), ("--s3", config.s3)):
         host = address.rpartition(":")[0].strip("[]")
-        if host not in ("127.0.0.1", "::1", "localhost") and not config.tls_cert and not config.insecure:
+        if address and host not in ("127.0.0.1", "::1", "localhost") and not config.tls_cert and not config.insecure:
             raise BadConfig(
                 f"{flag} {address} can be reached from other machines, and keys would travel in the clear: "
                 "give --tls-cert and --tls-key, or say --insecure"
@@ -120,6 +122,24 @@ class HttpServer(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Any:
         yield
+
+
+def http_server(application: Any, config: Config) -> HttpServer:
+    """What serves an ASGI application over HTTP/1.1."""
+    return HttpServer(uvicorn.Config(
+        application, http=BoundedHttp, ws="websockets-sansio", ws_max_size=2**20, lifespan="off", log_config=None,
+        access_log=False, server_header=False, proxy_headers=False, backlog=1024,
+        timeout_graceful_shutdown=round(config.grace_seconds),
+        ssl_certfile=config.tls_cert or None, ssl_keyfile=config.tls_key or None,
+    ))  # fmt: skip
+
+
+def address_of(bound: socket.socket | None) -> str:
+    """ "127.0.0.1:8080"; empty when nothing listens."""
+    if bound is None:
+        return ""
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def settle_memory() -> None:
@@ -150,11 +170,11 @@ async def opened(
 
 @asynccontextmanager
 async def serving(
-    app: App, http: socket.socket, *, shared: bool = False,
+    app: App, http: socket.socket, s3: socket.socket | None = None, *, shared: bool = False,
     performed: Mapping[str, tuple[ServiceDescriptor, object]] | None = None,
 ) -> AsyncIterator[Running]:  # fmt: skip
-    """REST on this socket and gRPC on config.grpc, until the block ends; then calls that run may finish, and streams
-    end. `performed`: services in place of those of the API."""
+    """REST and S3 on these sockets and gRPC on config.grpc, until the block ends; then calls that run may finish, and
+    streams end. `performed`: services in place of those of the API."""
     config = app.config
     performed = performed or implemented(app)
     pipeline = Pipeline(app, performed)
@@ -166,24 +186,21 @@ async def serving(
         metrics=metrics.exposition, metrics_token=config.metrics_token,
         slow_reader_seconds=config.slow_reader_seconds,
     )  # fmt: skip
-    http_server = HttpServer(uvicorn.Config(
-        rest.create(pipeline, [service for service, _ in performed.values()], settings), http=BoundedHttp,
-        ws="websockets-sansio", ws_max_size=2**20, lifespan="off", log_config=None, access_log=False,
-        server_header=False, proxy_headers=False, backlog=1024,
-        timeout_graceful_shutdown=round(config.grace_seconds),
-        ssl_certfile=config.tls_cert or None, ssl_keyfile=config.tls_key or None,
-    ))  # fmt: skip
-    serve = asyncio.create_task(http_server.serve(sockets=[http]))
-    while not http_server.started and not serve.done():  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0.005)
+    shim = rest.create(pipeline, [service for service, _ in performed.values()], settings)
+    servers = {http_server(shim, config): http}
+    if s3:
+        servers[http_server(Front(app, pipeline), config)] = s3
+    serve = [asyncio.create_task(server.serve(sockets=[bound])) for server, bound in servers.items()]
+    while not all(server.started or task.done() for server, task in zip(servers, serve, strict=True)):  # noqa: ASYNC110
+        await asyncio.sleep(0.005)  # uvicorn has no event for it
     try:
-        host, port = http.getsockname()[:2]
         grpc_host = config.grpc.rpartition(":")[0]
-        yield Running(app, pipeline, f"{host}:{port}", f"{grpc_host}:{grpc_port}")
+        yield Running(app, pipeline, address_of(http), f"{grpc_host}:{grpc_port}", address_of(s3))
     finally:
         app.stopping.set()
-        http_server.should_exit = True
-        await asyncio.gather(grpc_server.stop(config.grace_seconds), serve)
+        for server in servers:
+            server.should_exit = True
+        await asyncio.gather(grpc_server.stop(config.grace_seconds), *serve)
 
 
 @asynccontextmanager

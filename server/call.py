@@ -58,6 +58,7 @@ class Method:
         self.rate_limit = rule.rate_limit if rule.HasField("rate_limit") else None
         self.target_kind, _, target = rule.target.partition("/")
         self.target_fields: list[str] = re.findall(r"\{(\w+)\}", target)  # joined by slashes they name it
+        self.each = rule.each  # it looks itself whether the caller may, on each of many
         self.lists = descriptor.name.startswith(("List", "Search"))
         self.listed = _listed(descriptor) if descriptor.name.startswith("List") else None
         self.observers: dict[str, Observer] = {}

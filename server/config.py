@@ -21,8 +21,10 @@ class Config:
     database_url: str = ""  # PostgreSQL; empty: the embedded server
     http: str = "127.0.0.1:8080"  # address of REST; port 0 picks one
     grpc: str = "127.0.0.1:50051"  # address of gRPC; port 0 picks one
+    s3: str = "127.0.0.1:9000"  # address of the S3 protocol; port 0 picks one, empty: none
+    s3_domain: str = "localhost"  # BUCKET.DOMAIN is a host of its own there; empty: buckets are only in paths
     public_url: str = ""  # how clients reach REST, for the addresses in answers; empty: http
-    tls_cert: str = ""  # PEM files, for REST and gRPC; needed to listen beyond loopback
+    tls_cert: str = ""  # PEM files, for REST, gRPC and S3; needed to listen beyond loopback
     tls_key: str = ""
     insecure: bool = False  # listen beyond loopback without TLS
     workers: int = 1  # server processes

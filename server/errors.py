@@ -72,11 +72,11 @@ def unsupported(what: str, driver: object) -> ApiError:
     return ApiError("UNSUPPORTED", f"the driver {name} has no {what}", driver=name)
 
 
-def invalid(field: str, description: str) -> ApiError:
-    return invalid_fields([(field, description)])
+def invalid(field: str, description: str, **metadata: str) -> ApiError:
+    return invalid_fields([(field, description)], **metadata)
 
 
-def invalid_fields(violations: Sequence[tuple[str, str]]) -> ApiError:
+def invalid_fields(violations: Sequence[tuple[str, str]], **metadata: str) -> ApiError:
     """What is wrong with each field, all at once."""
     bad = error_details_pb2.BadRequest(
         field_violations=[
@@ -85,7 +85,7 @@ def invalid_fields(violations: Sequence[tuple[str, str]]) -> ApiError:
     )
     message = "; ".join(f"{field}: {text}" if field else text for field, text in violations)
     first = violations[0][0]
-    return ApiError("INVALID_ARGUMENT", message, bad, **({"field": first} if first else {}))
+    return ApiError("INVALID_ARGUMENT", message, bad, **({"field": first} if first else {}), **metadata)
 
 
 def rate_limited(seconds: float) -> ApiError:

@@ -1,6 +1,8 @@
 """How an object is sent: which part of it, with which headers, or not at all (RFC 9110, sections 13 and 14)."""
 
+import base64
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
@@ -11,7 +13,7 @@ from google.api.httpbody_pb2 import HttpBody
 from thecloud.v1 import options_pb2
 
 from server.errors import ApiError
-from server.object_rows import Object
+from server.object_rows import Object, named
 
 PIECE = 2**17  # bytes of one response, which a slow reader has to take within `slow_reader_seconds`
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
@@ -38,27 +40,73 @@ class Plan:
         return body
 
 
-def plan(row: Object, request: Any) -> Plan:
-    """How to answer. Raises PRECONDITION_FAILED and RANGE_NOT_SATISFIABLE."""
+def plan(row: Object, request: Any, more: Mapping[str, str], sizes: Sequence[int]) -> Plan:
+    """How to answer, with more headers, of an object with parts of these sizes. Raises PRECONDITION_FAILED and
+    Unsatisfiable."""
     etag, size = f'"{row.etag}"', row.size_bytes
-    headers = {"etag": etag, "last-modified": format_datetime(row.created_at.astimezone(UTC), usegmt=True)}
-    if request.if_match and not _named(etag, request.if_match):
-        raise ApiError("PRECONDITION_FAILED", f"the object's ETag is {etag}", etag=row.etag)
-    if request.if_none_match:
-        unchanged = _named(etag, request.if_none_match)
-    else:
-        since = _moment(request.if_modified_since)
-        unchanged = since is not None and row.created_at.replace(microsecond=0) <= since
-    if unchanged:
+    modified = format_datetime(row.created_at.astimezone(UTC), usegmt=True)
+    headers = {"etag": etag, "last-modified": modified, **more}
+    if unchanged(row, request):
         return Plan(304, 0, 0, headers, row.content_type)
-    headers |= {"accept-ranges": "bytes", "content-disposition": disposition(row.key)}
+    headers = {"content-disposition": disposition(row.key)} | headers | {"accept-ranges": "bytes"}
     wanted = request.range if request.if_range in ("", etag) else ""
-    part = part_of(size, wanted)
+    if request.part_number:
+        headers["x-amz-mp-parts-count"] = str(len(sizes))
+        part = numbered(sizes, request.part_number)
+    else:
+        part = part_of(size, wanted)
     if part is None:
         return Plan(200, 0, size, headers | {"content-length": str(size)}, row.content_type)
     start, end = part
     headers |= {"content-length": str(end - start), "content-range": f"bytes {start}-{end - 1}/{size}"}
     return Plan(206, start, end, headers, row.content_type)
+
+
+def unchanged(row: Object, request: Any, prefix: str = "") -> bool:
+    """Whether the object is what the client has. Raises PRECONDITION_FAILED when it is not what the client wants. The
+    conditions are in fields with this prefix."""
+    match, none_match, since, until = (
+        getattr(request, f"{prefix}if_{name}") for name in ("match", "none_match", "modified_since", "unmodified_since")
+    )
+    modified, moment = row.created_at.replace(microsecond=0), _moment(until)
+    if (match and not named(row, match)) or (not match and moment and modified > moment):
+        raise changed(row)
+    if none_match:
+        return named(row, none_match)
+    moment = _moment(since)
+    return moment is not None and modified <= moment
+
+
+def changed(row: Object) -> ApiError:
+    return ApiError("PRECONDITION_FAILED", f'the object\'s ETag is "{row.etag}"', etag=row.etag)
+
+
+def described(row: Object, *, versions: bool, checksums: bool) -> dict[str, str]:
+    """The headers that tell what is known of an object besides its bytes, as S3 calls them."""
+    headers = dict(row.headers) | {f"x-amz-meta-{name}": text(value) for name, value in row.metadata.items()}
+    if versions:
+        headers["x-amz-version-id"] = row.version_id
+    if row.tags:
+        headers["x-amz-tagging-count"] = str(len(row.tags))
+    if checksums and row.checksum_value:
+        headers[f"x-amz-checksum-{row.checksum_algorithm.lower()}"] = row.checksum_value
+        headers["x-amz-checksum-type"] = "COMPOSITE" if "-" in row.checksum_value else "FULL_OBJECT"
+    return headers
+
+
+def text(value: str) -> str:
+    """What a header says for this; what cannot be in one, as RFC 2047 writes it."""
+    if re.fullmatch(r"[ -~]*", value):
+        return value
+    return f"=?UTF-8?B?{base64.b64encode(value.encode()).decode()}?="
+
+
+def numbered(sizes: Sequence[int], number: int) -> tuple[int, int] | None:
+    """Where the part of this number begins and ends; None for all of an object that is empty. Raises Unsatisfiable."""
+    start, size = sum(sizes[: number - 1]), sum(sizes[number - 1 : number])
+    if number > len(sizes) or (size == 0 and len(sizes) > 1):
+        raise Unsatisfiable
+    return (start, start + size) if size else None
 
 
 def part_of(size: int, wanted: str) -> tuple[int, int] | None:
@@ -82,11 +130,6 @@ def disposition(key: str) -> str:
     name = next((part for part in reversed(key.split("/")) if part), "object")
     plain = re.sub(r'[^ -~]|["\\%]', "_", name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
-
-
-def _named(etag: str, list: str) -> bool:
-    """Whether the ETag is in a list of them."""
-    return "*" in (each := [one.strip().removeprefix("W/") for one in list.split(",")]) or etag in each
 
 
 def _moment(text: str) -> datetime | None:

@@ -7,22 +7,24 @@ what no row knows is rubbish.
 
 import base64
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
+from google.protobuf.message import Message
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import storage_pb2 as pb
 
 from server import changes, db
 from server.db import METADATA, Owned, Tx
-from server.errors import invalid, not_found
+from server.errors import ApiError, invalid, not_found
 from server.resources import arn
 from server.work import CHANNEL, NEVER, WORK
 
 UNVERSIONED = "null"
+MOST_METADATA = 2048  # bytes
 
 
 @db.row("buckets", "bucket", pb.Bucket)
@@ -48,7 +50,13 @@ class Object(Owned):
     checksum: str
     etag: str
     host: str  # that stored it; empty where every host has what is stored
-    metadata: dict[str, Any]
+    metadata: dict[str, Any]  # of the user's, by name
+    headers: dict[str, Any]  # of its download
+    tags: dict[str, Any]
+    is_public: bool
+    checksum_algorithm: str
+    checksum_value: str
+    parts_count: int  # of those it was made of, whose sizes are in SIZES
 
 
 @db.row("multipart_uploads", "multipart_upload", pb.MultipartUpload)
@@ -58,6 +66,12 @@ class Upload(Owned):
     bucket: str
     key: str
     name: str  # "bucket/key", for policies
+    content_type: str  # what follows is for the object
+    metadata: dict[str, Any]
+    headers: dict[str, Any]
+    tags: dict[str, Any]
+    is_public: bool
+    checksum_algorithm: str
 
 
 @db.row("upload_parts", "upload_part", pb.Part)
@@ -67,6 +81,9 @@ class Part(Owned):
     size_bytes: int
     etag: str
     host: str
+    md5: str
+    checksum_algorithm: str
+    checksum_value: str
 
 
 @db.row("lifecycle_rules", "lifecycle_rule", pb.LifecycleRule)
@@ -87,6 +104,12 @@ USAGE = sa.Table(
     sa.Column("objects", sa.BigInteger, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),  # of objects and of parts of uploads
 )
+SIZES = sa.Table(
+    "object_parts",  # they go with the object
+    METADATA,
+    sa.Column("object_id", postgresql.UUID, primary_key=True),
+    sa.Column("sizes", postgresql.ARRAY(sa.BigInteger), nullable=False),
+)
 
 B, O = Bucket.TABLE.c, Object.TABLE.c  # noqa: E741
 _name = B.name == sa.bindparam("name", type_=sa.Text)
@@ -95,6 +118,7 @@ _there = B.deleted_at.is_(None)
 _OWN = sa.select(Bucket.TABLE).where(_name, _there, _tenant)
 _HELD = {False: _OWN.with_for_update(read=True, key_share=True), True: _OWN.with_for_update()}
 _READABLE = sa.select(Bucket.TABLE).where(_name, _there, sa.or_(_tenant, B.is_public))
+_NAMED = sa.select(Bucket.TABLE).where(_name, _there)
 _bucket = O.bucket_id == sa.bindparam("bucket_id", type_=postgresql.UUID)
 _key = O.key == sa.bindparam("key", type_=sa.Text)
 _version = O.version_id == sa.bindparam("version_id", type_=sa.Text)
@@ -103,7 +127,10 @@ _VERSION = sa.select(Object.TABLE).where(_bucket, _key, _version)
 _NEWEST = sa.select(Object.TABLE).where(_bucket, _key).order_by(O.created_at.desc(), O.id.desc()).limit(1)
 _KEPT = sa.select(O.id).where(_bucket, _key, ~O.delete_marker).limit(1)
 _MARKERS = sa.select(Object.TABLE).where(_bucket, _key, O.delete_marker)
-_ALONE = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("alone"), 0)))
+_of_bucket, _of_key = (sa.func.hashtextextended(sa.bindparam(name, type_=sa.Text), 0) for name in ("whole", "alone"))
+_ALONE = sa.select(sa.func.pg_advisory_xact_lock_shared(_of_bucket), sa.func.pg_advisory_xact_lock(_of_key))
+_WHOLE = sa.select(sa.func.pg_advisory_xact_lock(_of_bucket))
+_SIZES = sa.select(SIZES.c.sizes).where(SIZES.c.object_id == sa.bindparam("object_id", type_=postgresql.UUID))
 _ids = sa.func.unnest(sa.bindparam("ids", type_=postgresql.ARRAY(postgresql.UUID))).table_valued(
     sa.column("id", postgresql.UUID), name="given"
 ).render_derived()  # fmt: skip
@@ -130,18 +157,90 @@ async def readable_bucket(tx: Tx, name: str, tenant_id: UUID) -> Bucket:
     return bucket
 
 
+async def readable(
+    tx: Tx, name: str, key: str, version_id: str, tenant_id: UUID
+) -> tuple[Bucket, Object]:  # fmt: skip
+    """The version of an object, the latest without `version_id`, if the tenant may read the bucket or everybody may
+    read the object. Raises NOT_FOUND, which tells of a delete marker."""
+    try:
+        bucket = await readable_bucket(tx, name, tenant_id)
+    except ApiError:
+        found = await db.first(tx, Bucket, _NAMED, name=name)
+        row = await version(tx, found, key, version_id) if found else None
+        if found is None or row is None or not row.is_public:
+            raise
+        return found, row
+    row = await version(tx, bucket, key, version_id)
+    if row is None or row.delete_marker:
+        raise absent(bucket, key, row)
+    return bucket, row
+
+
+def absent(bucket: Bucket, key: str, marker: Object | None = None) -> ApiError:
+    """What is said of an object that is not there, or that this hides."""
+    error = not_found("object", f"{bucket.name}/{key}")
+    if marker:
+        error.metadata |= {"delete_marker": "true", "version_id": marker.version_id}
+    return error
+
+
+async def version(tx: Tx, bucket: Bucket, key: str, version_id: str = "") -> Object | None:
+    """The latest version of an object, or this one, be it a delete marker; None when there is none."""
+    statement = _VERSION if version_id else _LATEST
+    return await db.first(tx, Object, statement, bucket_id=bucket.id, key=key, version_id=version_id)
+
+
 async def find(tx: Tx, bucket: Bucket, key: str, version_id: str = "") -> Object | None:
     """The latest version of an object, or this one; None when there is none, or it is a delete marker."""
-    statement = _VERSION if version_id else _LATEST
-    found = await db.first(tx, Object, statement, bucket_id=bucket.id, key=key, version_id=version_id)
+    found = await version(tx, bucket, key, version_id)
     return None if found is None or found.delete_marker else found
 
 
+async def sizes(tx: Tx, row: Object) -> Sequence[int]:
+    """How large each of its parts is; of one that came as a whole, that."""
+    found = await db.value(tx, _SIZES, object_id=row.id) if row.parts_count else None
+    return found or [row.size_bytes]
+
+
+async def alone(tx: Tx, bucket: Bucket, key: str) -> None:
+    """Have nobody else change this object until the transaction ends."""
+    await db.execute(tx, _ALONE, whole=f"objects/{bucket.id}", alone=f"object/{bucket.id}/{key}")
+
+
+async def whole(tx: Tx, bucket: Bucket) -> None:
+    """Have nobody else change any object of the bucket until the transaction ends."""
+    await db.execute(tx, _WHOLE, whole=f"objects/{bucket.id}")
+
+
+def judge(bucket: Bucket, key: str, latest: Object | None, if_match: str, if_none_match: str) -> None:
+    """Raise unless this may be replaced: PRECONDITION_FAILED, or NOT_FOUND where an object is wanted and none there."""
+    there = None if latest is None or latest.delete_marker else latest
+    if if_match and there is None:
+        raise absent(bucket, key)
+    if there and ((if_match and not named(there, if_match)) or (if_none_match and named(there, if_none_match))):
+        raise ApiError("PRECONDITION_FAILED", f'the object\'s ETag is "{there.etag}"', etag=there.etag)
+
+
+def named(row: Object, etags: str) -> bool:
+    """Whether the object's ETag is in a list of them, or that is "*"."""
+    each = [one.strip().removeprefix("W/").strip('"') for one in etags.split(",")]
+    return "*" in each or row.etag in each
+
+
 async def add(
-    tx: Tx, bucket: Bucket, key: str, *, user_id: UUID, id: UUID, delete_marker: bool = False, **columns: object
-) -> Object:
-    """Make this the latest version of the object. What it replaces is discarded."""
-    await db.execute(tx, _ALONE, alone=f"object/{bucket.id}/{key}")
+    tx: Tx, bucket: Bucket, key: str, *, if_match: str = "", if_none_match: str = "", **columns: Any
+) -> Object:  # fmt: skip
+    """Make this the latest version of the object. What it replaces is discarded. Raises what judge() does."""
+    await alone(tx, bucket, key)
+    if if_match or if_none_match:
+        judge(bucket, key, await version(tx, bucket, key), if_match, if_none_match)
+    return await _add(tx, bucket, key, **columns)
+
+
+async def _add(
+    tx: Tx, bucket: Bucket, key: str, *, user_id: UUID, id: UUID, delete_marker: bool = False,
+    part_sizes: Sequence[int] = (), **columns: object,
+) -> Object:  # fmt: skip
     before = await db.first(tx, Object, _LATEST, bucket_id=bucket.id, key=key)
     version_id = UNVERSIONED if bucket.versioning != "ENABLED" else str(2**62 - time.time_ns())
     if version_id == UNVERSIONED:
@@ -151,40 +250,56 @@ async def add(
             before = None if before and before.id == replaced.id else before
     if before:
         await changes.update(tx, before, is_latest=False)
-    return await changes.insert(
+    row = await changes.insert(
         tx, Object, id=id, tenant_id=bucket.tenant_id, user_id=user_id, bucket_id=bucket.id, bucket=bucket.name,
-        key=key, version_id=version_id, is_latest=True, delete_marker=delete_marker, metadata={}, **columns,
+        key=key, version_id=version_id, is_latest=True, delete_marker=delete_marker, parts_count=len(part_sizes),
+        **columns,
     )  # fmt: skip
+    if part_sizes:
+        await db.execute(tx, sa.insert(SIZES).values(object_id=id, sizes=list(part_sizes)))
+    return row
 
 
 async def hide(tx: Tx, bucket: Bucket, key: str, user_id: UUID, *, before: datetime | None = None) -> bool:
     """Delete the latest version, so that there is none: for good where no versions are kept. Whether there was one,
     from `before` that moment."""
-    await db.execute(tx, _ALONE, alone=f"object/{bucket.id}/{key}")
+    await alone(tx, bucket, key)
     latest = await find(tx, bucket, key)
     if latest is None or (before and latest.created_at >= before):
         return False
-    if bucket.versioning == "OFF":
-        await _drop(tx, latest)
-    else:
-        await add(tx, bucket, key, user_id=user_id, id=uuid4(), delete_marker=True, size_bytes=0, content_type="",
-                  checksum="", etag="", host=latest.host)  # fmt: skip
+    await put_away(tx, bucket, key, user_id)
     return True
 
 
-async def remove(tx: Tx, bucket: Bucket, key: str, version_id: str) -> bool:
-    """Delete one version for good; the newest of the others is the latest then. Whether there was one."""
-    await db.execute(tx, _ALONE, alone=f"object/{bucket.id}/{key}")
-    version = await db.first(tx, Object, _VERSION, bucket_id=bucket.id, key=key, version_id=version_id)
-    if version is None or version.delete_marker:
-        return False
-    await _drop(tx, version)
-    if await db.value(tx, _KEPT, bucket_id=bucket.id, key=key) is None:
+async def put_away(tx: Tx, bucket: Bucket, key: str, user_id: UUID) -> Object | None:
+    """What hide() does, by whoever is alone with the object; where versions are kept also if there is none: then the
+    delete marker."""
+    if bucket.versioning != "OFF":
+        return await _add(tx, bucket, key, user_id=user_id, id=uuid4(), delete_marker=True, size_bytes=0,
+                          content_type="", checksum="", etag="", host="")  # fmt: skip
+    if latest := await version(tx, bucket, key):
+        await _drop(tx, latest)
+    return None
+
+
+async def remove(tx: Tx, bucket: Bucket, key: str, version_id: str) -> Object | None:
+    """Delete one version for good; the newest of the others is the latest then. The version, if there was one."""
+    await alone(tx, bucket, key)
+    return await take_out(tx, bucket, key, version_id)
+
+
+async def take_out(tx: Tx, bucket: Bucket, key: str, version_id: str) -> Object | None:
+    """What remove() does, by whoever is alone with the object."""
+    gone = await version(tx, bucket, key, version_id)
+    if gone is None:
+        return None
+    await _drop(tx, gone)
+    if not gone.delete_marker and await db.value(tx, _KEPT, bucket_id=bucket.id, key=key) is None:
         for marker in await db.rows(tx, Object, _MARKERS, bucket_id=bucket.id, key=key):  # with nothing to hide
             await _drop(tx, marker)
-    elif version.is_latest and (newest := await db.first(tx, Object, _NEWEST, bucket_id=bucket.id, key=key)):
+    elif gone.is_latest and (newest := await db.first(tx, Object, _NEWEST, bucket_id=bucket.id, key=key)):
         await changes.update(tx, newest, is_latest=True)
-    return True
+    return gone
 
 
 async def _drop(tx: Tx, row: Object) -> None:
@@ -206,9 +321,34 @@ def shown_bucket(bucket: Bucket) -> pb.Bucket:
     return db.to_message(bucket, versioning_enabled=enabled)  # type: ignore[no-any-return]
 
 
-def shown(row: Object) -> pb.Object:
+def shown(row: Object, **more: object) -> pb.Object:
+    """One of several objects."""
     name = arn("storage", row.tenant_id, "object", f"{row.bucket}/{row.key}")
-    return db.to_message(row, upload_status="AVAILABLE", arn=name)  # type: ignore[no-any-return]
+    return db.to_message(row, upload_status="AVAILABLE", arn=name, **({"tags": None} | more))  # type: ignore[no-any-return]
+
+
+def shown_whole(row: Object) -> pb.Object:
+    """An object with all that is told along with it."""
+    return shown(row, **_told(row))
+
+
+def shown_upload(upload: Upload) -> pb.MultipartUpload:
+    return db.to_message(upload, **_told(upload))  # type: ignore[no-any-return]
+
+
+def _told(row: Object | Upload) -> dict[str, Message]:
+    properties = pb.ObjectProperties(content_type=row.content_type, metadata=row.metadata, headers=row.headers)
+    return {"properties": properties, "tags": pb.Tags(tags=row.tags)}
+
+
+def told(properties: pb.ObjectProperties, tags: pb.Tags) -> dict[str, Any]:
+    """The columns with what a request tells along with an object, but for its content type."""
+    metadata = dict(properties.metadata)
+    if "\0" in "".join((*metadata.values(), *tags.tags.keys(), *tags.tags.values())):
+        raise invalid("", "text must not contain the zero character")
+    if sum(len(name) + len(value.encode()) for name, value in metadata.items()) > MOST_METADATA:
+        raise invalid("properties.metadata", f"names and values have at most {MOST_METADATA} bytes together")
+    return {"metadata": metadata, "headers": dict(properties.headers), "tags": dict(tags.tags)}
 
 
 def beyond(prefix: str) -> str | None:

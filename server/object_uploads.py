@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -12,8 +13,10 @@ import sqlalchemy as sa
 
 from drivers.objects import NoRoom, Stored
 from server import db, quota
+from server.call import Call
 from server.errors import ApiError, quota_exceeded
-from server.object_rows import USAGE
+from server.object_checksums import Running, decoded, mismatch
+from server.object_rows import USAGE, Object, Part
 
 if TYPE_CHECKING:
     from server.app import App
@@ -43,28 +46,100 @@ class Received:
     id: UUID
     stored: Stored
     content_type: str  # what its beginning looks like
+    checksum_algorithm: str = ""
+    checksum_value: str = ""
+
+    def columns(self) -> dict[str, Any]:
+        """What an object's row says of it, but for its type and what it is called."""
+        return {"id": self.id, "size_bytes": self.stored.size_bytes, "checksum": self.stored.sha256,
+                "etag": self.stored.md5, "checksum_algorithm": self.checksum_algorithm,
+                "checksum_value": self.checksum_value}  # fmt: skip
 
 
-async def receive(app: "App", tenant_id: UUID, first: Any, more: AsyncIterator[Any]) -> Received:
+async def prepared(
+    app: "App", call: Call, first: Any, more: AsyncIterator[Any], algorithm: str = ""
+) -> Received:  # fmt: skip
+    """receive(), for a call whose failure takes it back."""
+    received = await receive(app, call.tenant_id, first, more, algorithm)
+    call.undo = partial(app.drivers.objects.delete, received.id)
+    return received
+
+
+async def receive(
+    app: "App", tenant_id: UUID, first: Any, more: AsyncIterator[Any], algorithm: str = ""
+) -> Received:  # fmt: skip
     """Store what comes in `data` of these requests. Raises, and keeps nothing, when it is not what `content_sha256`
-    of the first one says, or more than may be."""
+    and `content_md5` of the first one and `checksum_value` of the last one say, or more than may be."""
     id, beginning, store = uuid4(), bytearray(), app.drivers.objects
+    checksum = Running(algorithm or first.checksum_algorithm, first.checksum_value)
+    md5 = decoded("content_md5", first.content_md5, 16).hex() if first.content_md5 else ""
+    sent = _pieces(app, tenant_id, first, more, beginning, checksum)
     try:
-        async with asyncio.timeout(LONGEST), aclosing(_pieces(app, tenant_id, first, more, beginning)) as data:
+        async with asyncio.timeout(LONGEST), aclosing(sent) as data:
             stored = await store.put(id, data)
     except TimeoutError:
         raise ApiError("REQUEST_TIMEOUT", f"this took more than {LONGEST / 3600:g} hours; send it in parts") from None
     except NoRoom:
         raise no_room() from None
-    if first.content_sha256 and first.content_sha256.lower() != stored.sha256:
+    try:
+        for name, expected, received in (("SHA-256", first.content_sha256.lower(), stored.sha256),
+                                         ("MD5", md5, stored.md5)):  # fmt: skip
+            if expected not in ("", received):
+                raise mismatch(name, expected, received)
+        value = checksum.value(stored.sha256)
+    except ApiError:
         await store.delete(id)
-        raise ApiError("CHECKSUM_MISMATCH", f"what came has the SHA-256 {stored.sha256}; send it again",
-                       expected=first.content_sha256.lower(), received=stored.sha256)  # fmt: skip
-    return Received(id, stored, looks_like(bytes(beginning)))
+        raise
+    return Received(id, stored, looks_like(bytes(beginning)), checksum.algorithm, value)
+
+
+async def copy(
+    app: "App", tenant_id: UUID, row: Object, *, start: int = 0, end: int, algorithm: str = ""
+) -> Received:  # fmt: skip
+    """Store these bytes of an object anew; of all of it the store makes a copy itself. Raises UNAVAILABLE when the
+    object has just gone."""
+    id, store, checksum = uuid4(), app.drivers.objects, Running(algorithm)
+    need_room(app, end - start)
+    standing, left = await _left(app, tenant_id)
+    if end - start > left:
+        raise quota_exceeded(standing.name, standing.limit, standing.used, -(-(end - start) // GIB))
+    whole = (start, end) == (0, row.size_bytes) and not checksum.reads
+    try:
+        if whole:
+            stored = await store.compose(id, [row.id])
+        else:
+            async with aclosing(_read(app, row, start, end, checksum)) as data:
+                stored = await store.put(id, data)
+    except LookupError:
+        raise ApiError("UNAVAILABLE", "the object was just replaced; try again") from None
+    except NoRoom:
+        raise no_room() from None
+    if stored.size_bytes != end - start:
+        await store.delete(id)
+        raise RuntimeError(f"of blob {row.id} there are {stored.size_bytes} bytes of {end - start}")
+    return Received(id, stored, row.content_type, algorithm, checksum.value(stored.sha256))
+
+
+async def _read(app: "App", row: Object, start: int, end: int, checksum: Running) -> AsyncGenerator[bytes]:
+    async with aclosing(app.drivers.objects.get(row.id, start, end)) as pieces:
+        async for piece in pieces:
+            await checksum.update(piece)
+            yield piece
+
+
+def host(app: "App") -> str:
+    """Where what this process stores is to be found."""
+    return app.config.host if app.drivers.objects.one_host else ""
+
+
+def need_here(app: "App", row: Object | Part) -> None:
+    """Raise UNAVAILABLE for what another host has."""
+    if row.host != host(app):
+        raise ApiError("UNAVAILABLE", f"this is on host {row.host}; ask that host's server")
 
 
 async def _pieces(
-    app: "App", tenant_id: UUID, first: Any, more: AsyncIterator[Any], beginning: bytearray
+    app: "App", tenant_id: UUID, first: Any, more: AsyncIterator[Any], beginning: bytearray, checksum: Running
 ) -> AsyncGenerator[bytes]:
     """The data, as long as there may be more. `beginning` gets the first bytes."""
     size, look_again, piece = 0, 0, first.data
@@ -78,11 +153,13 @@ async def _pieces(
             raise quota_exceeded(standing.name, standing.limit, standing.used, -(-size // GIB))
         beginning += piece[: SNIFFED - len(beginning)]
         if piece:
+            await checksum.update(piece)
             yield piece
         following = await anext(more, None)
         if following is None:
             return
         piece = following.data
+        checksum.expect(following.checksum_value)
 
 
 def need_room(app: "App", size: int) -> None:

@@ -234,7 +234,7 @@ class Pipeline:
             async with self.app.db.reading() as tx:
                 [meant] = call.resources
                 call.resources = await identified(tx, call.tenant, meant.kind, meant.id or meant.name)
-        if method.lists:
+        if method.lists or method.each:
             allowed = mine.may_list(permission, method.target_kind, call.context, default=method.open)
         else:
             allowed = all(mine.may(permission, each, call.context, default=method.open) for each in call.resources)

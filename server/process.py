@@ -34,6 +34,7 @@ async def main(
     server_app.load_services()
     async with AsyncExitStack() as stack:
         http = server_app.listening(config.http, shared=shared) if api else None
+        s3 = server_app.listening(config.s3, shared=shared) if api and config.s3 else None
         if api:
             server_app.listening(config.grpc, shared=shared).close()  # gRPC itself does not say what is wrong
         scheme = "https" if config.tls_cert else "http"
@@ -66,7 +67,7 @@ async def main(
         if works:
             worker = await stack.enter_async_context(server_app.working(app, stop))
         if http:
-            running = await stack.enter_async_context(server_app.serving(app, http, shared=shared))
+            running = await stack.enter_async_context(server_app.serving(app, http, s3, shared=shared))
         if works:
             await hosts.heard(app)
         server_app.settle_memory()

@@ -5,7 +5,7 @@ import fcntl
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,14 +60,13 @@ async def _up(config: Config, ready: Callable[[Any], None]) -> None:
         if config.workers == 1:
             await process.main(config, url, api=True, works=True, shared=False, ready=ready, stop=stop)
             return
-        with app.listening(config.http, shared=True) as http, app.listening(config.grpc, shared=True) as grpc:
-            config = replace(config, http=_address(http), grpc=_address(grpc))
-            await _processes(config, url, ready, stop)
-
-
-def _address(bound: Any) -> str:
-    host, port = bound.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        with ExitStack() as stack:  # held, so that the ports stay ours
+            bound = {
+                name: stack.enter_context(app.listening(address, shared=True))
+                for name, address in (("http", config.http), ("grpc", config.grpc), ("s3", config.s3)) if address
+            }  # fmt: skip
+            addresses: Any = {name: app.address_of(each) for name, each in bound.items()}
+            await _processes(replace(config, **addresses), url, ready, stop)
 
 
 async def _processes(config: Config, url: str, ready: Callable[[Any], None], stop: asyncio.Event) -> None:
@@ -97,7 +96,7 @@ async def _processes(config: Config, url: str, ready: Callable[[Any], None], sto
                 if await child.stdout.readline() and number in starting:  # it says "ready", or ends
                     starting.remove(number)
                     if not starting:
-                        ready(Running(None, None, config.http, config.grpc))
+                        ready(Running(None, None, config.http, config.grpc, config.s3))
                 ended = asyncio.ensure_future(child.wait())
                 await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
             finally:

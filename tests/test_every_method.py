@@ -58,10 +58,13 @@ def valid(method: MethodDescriptor, **fixed: str) -> Message:
         "port_max": 80, "port": 80, "cidr": "10.0.0.0/8", "eip_id": str(uuid4()), "destination_address": "10.0.0.1",
         "size_gb": 1, "url": "http://example.com/disk.img", "public_key": PUBLIC_KEY,
         "bucket": "some-bucket", "part": 1, "expiration_days": 1, "enabled": True,
+        "is_public": False,
     }  # fmt: skip
     request: Any = GetMessageClass(method.input_type)()
     if "statements" in method.input_type.fields_by_name:
         request.statements.add(effect="EFFECT_ALLOW", action=["instance:read"], resource=["*"])
+    if "objects" in method.input_type.fields_by_name:
+        request.objects.add(key="some-key")
     if "from" in method.input_type.fields_by_name:
         getattr(request, "from").GetCurrentTime()
     for field in method.input_type.fields:
@@ -75,7 +78,8 @@ def valid(method: MethodDescriptor, **fixed: str) -> Message:
         if field.enum_type and isinstance(value, str):
             continue
         if isinstance(value, dict):
-            getattr(request, field.name).update(value)
+            is_map = field.message_type.GetOptions().map_entry
+            (getattr(request, field.name) if is_map else request.tags.tags).update(value)
         else:
             setattr(request, field.name, value)
     return request  # type: ignore[no-any-return]
@@ -93,6 +97,7 @@ async def storage(person: Person) -> dict[str, str]:
     snapshot = (await person.rest.post("/snapshots", json={"volume_id": volume})).json()["id"]
     key = (await person.rest.post("/ssh-keys", json={"name": "laptop", "public_key": PUBLIC_KEY})).json()["id"]
     await person.rest.post("/storage/buckets", json={"name": "some-bucket"})
+    await person.rest.put("/storage/some-bucket/some-key", content=b"hello")
     upload = (await person.rest.post("/storage/multipart/init/some-bucket/some-key")).json()["id"]
     rule = await person.rest.post("/storage/buckets/some-bucket/lifecycle", json={"expiration_days": 1})
     return {"volume": volume, "snapshot": snapshot, "ssh_key": key, "multipart_upload": upload,
@@ -190,8 +195,9 @@ def test_it_has_a_route_that_fits_its_kind(method: MethodDescriptor) -> None:
 @every
 def test_a_list_comes_in_pages(method: MethodDescriptor) -> None:
     if method.name.startswith("List") and method.name not in SHORT_LISTS:
-        assert {"page_size", "page_token"} <= set(method.input_type.fields_by_name)
-        assert "next_page_token" in method.output_type.fields_by_name
+        fields, answered = method.input_type.fields_by_name, method.output_type.fields_by_name
+        begin = {each.removeprefix("next_") for each in answered if each.startswith("next_")}
+        assert begin and {"page_size", *begin} <= set(fields)
 
 
 def test_every_service_is_performed(cloud: Cloud) -> None:

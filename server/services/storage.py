@@ -7,7 +7,6 @@ import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -18,12 +17,11 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import storage_pb2 as pb
 
-from drivers.objects import NoRoom
 from server import changes, db, object_rows, object_uploads, quota, rating
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid, not_found
-from server.object_downloads import PIECE, Unsatisfiable, plan
+from server.object_downloads import PIECE, Plan, Unsatisfiable, described, plan
 from server.object_rows import (
     USAGE,
     B,
@@ -31,7 +29,6 @@ from server.object_rows import (
     LifecycleRule,
     O,
     Object,
-    Part,
     Upload,
     own_bucket,
     readable_bucket,
@@ -39,7 +36,7 @@ from server.object_rows import (
     shown_bucket,
 )
 from server.object_uploads import GIB, Received
-from server.services import storage_lives
+from server.services.storage_parts import MultipartUploads
 from server.work import wake
 
 if TYPE_CHECKING:
@@ -50,6 +47,7 @@ TRIES = 3  # to read an object that is just being overwritten
 
 _tenant = B.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID)
 _there = B.deleted_at.is_(None)
+_own = sa.and_(_there, _tenant)
 _listed = sa.and_(_there, sa.or_(_tenant, B.is_public))
 _bucket = sa.bindparam("bucket_id", type_=postgresql.UUID)
 _seen = sa.and_(O.bucket_id == _bucket, O.is_latest, ~O.delete_marker)
@@ -61,9 +59,6 @@ _from = sa.select(Object.TABLE).where(_seen, O.key > sa.bindparam("after", type_
 _FROM = _from.order_by(O.key).limit(_limit)
 _BETWEEN = _from.where(O.key < sa.bindparam("beyond", type_=sa.Text)).order_by(O.key).limit(_limit)
 _IN_IT = sa.select(sa.or_(*(sa.exists().where(table.c.bucket_id == _bucket) for table in (Object.TABLE, Upload.TABLE))))
-_upload = Part.TABLE.c.upload_id == sa.bindparam("upload", type_=postgresql.UUID)
-_PARTS = sa.select(Part.TABLE).where(_upload).order_by(Part.TABLE.c.part_number)
-_PART = sa.delete(Part.TABLE).where(_upload, Part.TABLE.c.part_number == sa.bindparam("number")).returning(Part.TABLE)
 _RULE = sa.select(LifecycleRule.TABLE).where(_rules, LifecycleRule.TABLE.c.id == sa.bindparam("rule"))
 
 _stored = sa.select(USAGE).where(USAGE.c.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID)).subquery()
@@ -80,14 +75,15 @@ rating.metered("object", category="storage", size=lambda state: ("standard", Dec
                billed=lambda state: not state["delete_marker"], unit="GB-second")  # fmt: skip
 
 
-class StorageService:
+class StorageService(MultipartUploads):
     def __init__(self, app: "App") -> None:
         self.app = app
 
     async def ListBuckets(self, call: Call, request: pb.ListBucketsRequest) -> pb.ListBucketsResponse:
         found, token = await db.page(
-            call.tx, Bucket, _listed, size=request.page_size, token=request.page_token, tenant_id=call.tenant_id
-        )
+            call.tx, Bucket, _own if request.own else _listed, size=request.page_size, token=request.page_token,
+            tenant_id=call.tenant_id,
+        )  # fmt: skip
         return pb.ListBucketsResponse(buckets=map(shown_bucket, found), next_page_token=token)
 
     async def CreateBucket(self, call: Call, request: pb.CreateBucketRequest) -> pb.Bucket:
@@ -135,23 +131,32 @@ class StorageService:
     ) -> Received:
         if not first.key or "\0" in first.key:
             raise invalid("key", "this wants 1 to 1,024 bytes, and none of them zero")
+        object_rows.told(first.properties, first.tags)
         async with self.app.db.reading() as tx:
-            await own_bucket(tx, first.bucket, call.tenant_id)
-        return await self._receive(call, first, more)
+            bucket = await own_bucket(tx, first.bucket, call.tenant_id)
+            if first.if_match or first.if_none_match:
+                latest = await object_rows.version(tx, bucket, first.key)
+                object_rows.judge(bucket, first.key, latest, first.if_match, first.if_none_match)
+        return await object_uploads.prepared(self.app, call, first, more)
 
     async def UploadObject(self, call: Call, request: pb.UploadObjectRequest) -> pb.Object:
+        received: Received = call.prepared
         bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
-        return shown(await self._store(call, bucket, request.key, call.prepared, request.content_type))
+        return shown(await object_rows.add(
+            call.tx, bucket, request.key, user_id=call.principal.user_id, if_match=request.if_match,
+            if_none_match=request.if_none_match, host=object_uploads.host(self.app), is_public=request.is_public,
+            content_type=request.properties.content_type or request.content_type or received.content_type,
+            **received.columns(), **object_rows.told(request.properties, request.tags),
+        ))  # fmt: skip
 
     async def DownloadObject(self, call: Call, request: pb.DownloadObjectRequest) -> AsyncIterator[HttpBody]:
+        if request.part_number and request.range:
+            raise invalid("part_number", "ask for a part or for a range")
         for attempt in range(1, TRIES + 1):
-            row = await self._read(call, request)
-            try:
-                planned = plan(row, request)
-            except Unsatisfiable:
-                call.headers["content-range"] = f"bytes */{row.size_bytes}"
-                raise ApiError("RANGE_NOT_SATISFIABLE", f"the object has {row.size_bytes} bytes",
-                               size_bytes=str(row.size_bytes)) from None  # fmt: skip
+            row, planned = await self._look_up(call, request)
+            if request.only_head:
+                yield planned.head(b"")
+                return
             async with aclosing(self.app.drivers.objects.get(row.id, planned.start, planned.end)) as pieces:
                 try:
                     piece = await anext(pieces, b"") if planned.end > planned.start else b""
@@ -173,7 +178,7 @@ class StorageService:
     async def DeleteObject(self, call: Call, request: pb.DeleteObjectRequest) -> Empty:
         bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
         if request.version_id:
-            done = await object_rows.remove(call.tx, bucket, request.key, request.version_id)
+            done = await object_rows.remove(call.tx, bucket, request.key, request.version_id) is not None
         else:
             done = await object_rows.hide(call.tx, bucket, request.key, call.principal.user_id)
         if not done:
@@ -197,72 +202,6 @@ class StorageService:
                            last_seen=node.last_seen)
             for node in nodes
         ))  # fmt: skip
-
-    async def BeginMultipartUpload(self, call: Call, request: pb.BeginMultipartUploadRequest) -> pb.MultipartUpload:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
-        return db.to_message(await changes.insert(  # type: ignore[no-any-return]
-            call.tx, Upload, id=uuid4(), tenant_id=call.tenant_id, user_id=call.principal.user_id,
-            bucket_id=bucket.id, bucket=bucket.name, key=request.key, name=f"{bucket.name}/{request.key}",
-        ))  # fmt: skip
-
-    async def prepare_UploadPart(
-        self, call: Call, first: pb.UploadPartRequest, more: AsyncIterator[pb.UploadPartRequest]
-    ) -> Received:
-        try:
-            id = str(UUID(first.id))
-        except ValueError:
-            raise invalid("id", "this is not the id of an upload") from None
-        if not first.part:
-            raise invalid("part", "this wants the number of the part, 1 to 10,000")
-        async with self.app.db.reading() as tx:
-            await db.get(tx, Upload, id, call.tenant_id)
-        return await self._receive(call, first, more)
-
-    async def UploadPart(self, call: Call, request: pb.UploadPartRequest) -> pb.Part:
-        received: Received = call.prepared
-        upload = await db.get(call.tx, Upload, request.id, call.tenant_id, lock=True)
-        await object_rows.discard(call.tx, await db.rows(call.tx, Part, _PART, upload=upload.id, number=request.part))
-        return db.to_message(await db.insert(  # type: ignore[no-any-return]
-            call.tx, Part, id=received.id, tenant_id=upload.tenant_id, upload_id=upload.id, part_number=request.part,
-            size_bytes=received.stored.size_bytes, etag=received.stored.sha256, host=self._host,
-        ))  # fmt: skip
-
-    async def prepare_CompleteMultipartUpload(
-        self, call: Call, request: pb.CompleteMultipartUploadRequest
-    ) -> tuple[Received, list[UUID]]:
-        store = self.app.drivers.objects
-        async with self.app.db.reading() as tx:
-            await db.get(tx, Upload, request.id, call.tenant_id)
-            parts = await db.rows(tx, Part, _PARTS, upload=UUID(request.id))
-        if not parts:
-            raise invalid("id", "the upload has no parts yet; upload at least one")
-        object_uploads.need_room(self.app, sum(part.size_bytes for part in parts))
-        for part in parts:
-            self._need_here(part)
-        id, ids = uuid4(), [part.id for part in parts]
-        try:
-            stored = await store.compose(id, ids)
-        except NoRoom:
-            raise object_uploads.no_room() from None
-        call.undo = partial(store.delete, id)
-        async with aclosing(store.get(id, 0, min(stored.size_bytes, object_uploads.SNIFFED))) as pieces:
-            beginning = await anext(pieces, b"")
-        return Received(id, stored, object_uploads.looks_like(beginning)), ids
-
-    async def CompleteMultipartUpload(self, call: Call, request: pb.CompleteMultipartUploadRequest) -> pb.Object:
-        received, ids = call.prepared
-        upload = await db.get(call.tx, Upload, request.id, call.tenant_id, lock=True)
-        parts = await db.rows(call.tx, Part, _PARTS, upload=upload.id)
-        if ids != [part.id for part in parts]:
-            raise ApiError("IN_USE", "parts were uploaded meanwhile; complete it again", kind="multipart_upload",
-                           id=request.id, by="parts")  # fmt: skip
-        await storage_lives.forget(call.tx, upload)
-        bucket = await own_bucket(call.tx, upload.bucket, call.tenant_id)
-        return shown(await self._store(call, bucket, upload.key, received, ""))
-
-    async def AbortMultipartUpload(self, call: Call, request: pb.AbortMultipartUploadRequest) -> Empty:
-        await storage_lives.forget(call.tx, await db.get(call.tx, Upload, request.id, call.tenant_id, lock=True))
-        return Empty()
 
     async def ListLifecycleRules(
         self, call: Call, request: pb.ListLifecycleRulesRequest
@@ -293,36 +232,22 @@ class StorageService:
         await changes.delete(call.tx, rule)
         return Empty()
 
-    @property
-    def _host(self) -> str:
-        """Where what this process stores is to be found."""
-        return self.app.config.host if self.app.drivers.objects.one_host else ""
-
-    def _need_here(self, row: Object | Part) -> None:
-        if row.host != self._host:
-            raise ApiError("UNAVAILABLE", f"this is on host {row.host}; ask that host's server")
-
-    async def _receive(self, call: Call, first: Any, more: AsyncIterator[Any]) -> Received:
-        received = await object_uploads.receive(self.app, call.tenant_id, first, more)
-        call.undo = partial(self.app.drivers.objects.delete, received.id)
-        return received
-
-    async def _store(self, call: Call, bucket: Bucket, key: str, received: Received, content_type: str) -> Object:
-        stored = received.stored
-        return await object_rows.add(
-            call.tx, bucket, key, user_id=call.principal.user_id, id=received.id, size_bytes=stored.size_bytes,
-            content_type=content_type or received.content_type, checksum=stored.sha256, etag=stored.md5,
-            host=self._host,
-        )  # fmt: skip
-
-    async def _read(self, call: Call, request: pb.DownloadObjectRequest) -> Object:
+    async def _look_up(self, call: Call, request: pb.DownloadObjectRequest) -> tuple[Object, Plan]:
+        """What is to be sent, and how."""
         async with self.app.db.reading() as tx:
-            bucket = await readable_bucket(tx, request.bucket, call.tenant_id)
-            row = await object_rows.find(tx, bucket, request.key, request.version_id)
-        if row is None:
-            raise not_found("object", f"{request.bucket}/{request.key}")
-        self._need_here(row)
-        return row
+            bucket, row = await object_rows.readable(
+                tx, request.bucket, request.key, request.version_id, call.tenant_id
+            )
+            sizes = await object_rows.sizes(tx, row) if request.part_number else ()
+        object_uploads.need_here(self.app, row)
+        checksums = call.metadata.get("x-amz-checksum-mode", "").upper() == "ENABLED"
+        more = described(row, versions=bucket.versioning != "OFF", checksums=checksums)
+        try:
+            return row, plan(row, request, more, sizes)
+        except Unsatisfiable:
+            call.headers["content-range"] = f"bytes */{row.size_bytes}"
+            raise ApiError("RANGE_NOT_SATISFIABLE", f"the object has {row.size_bytes} bytes",
+                           size_bytes=str(row.size_bytes)) from None  # fmt: skip
 
 
 async def _by_key(tx: Tx, bucket: Bucket, request: pb.ListObjectsRequest) -> tuple[list[Object], str]:

@@ -22,6 +22,7 @@ from drivers.directory import DirectoryVolumes
 from tests.conftest import until
 
 ROOT = Path(__file__).parents[2]
+ADDRESSES = {"THECLOUD_S3": "127.0.0.1:0"}  # where none is named
 PASSWORD = "correct horse 42"
 PATIENCE = 60.0  # seconds for a process to be ready, or to end
 
@@ -57,7 +58,7 @@ class Process:
         with log.open("ab") as errors:
             child = await asyncio.create_subprocess_exec(
                 "setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "server", *arguments, cwd=ROOT,
-                env=os.environ | environment, stdin=asyncio.subprocess.DEVNULL,
+                env=os.environ | ADDRESSES | environment, stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE, stderr=errors,
             )  # fmt: skip
         return cls(child, log)
@@ -124,7 +125,7 @@ class Process:
 async def command(*arguments: str, **environment: str) -> Finished:
     """Run a `thecloud` command that ends by itself."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "server", *arguments, cwd=ROOT, env=os.environ | environment,
+        sys.executable, "-m", "server", *arguments, cwd=ROOT, env=os.environ | ADDRESSES | environment,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -210,7 +211,7 @@ class Thecloud:
     process: Process | None = None
     http: str = ""
     grpc: str = ""
-    s3: str = ""  # empty unless it was asked for
+    s3: str = ""  # the URL of the S3 port
     id: str = ""  # the cloud's, with which its containers are labelled
     people: list[Person] = field(default_factory=list)
 
@@ -233,7 +234,8 @@ class Thecloud:
         self.process = await self.start(*arguments, **environment)
         await self.process.until_printed("ready")
         told = dict(line.split(maxsplit=1) for line in self.process.printed if line != "ready")
-        self.http, self.grpc, self.s3 = told["REST"], told["gRPC"], told.get("S3", "")
+        self.http, self.grpc = told["REST"], told["gRPC"]
+        self.s3 = told.get("S3", "")
         self.id = str(await self.value("select id from cloud"))
         for person in self.people:
             person.rest.base_url = self.http

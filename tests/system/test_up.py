@@ -211,7 +211,7 @@ async def test_a_data_folder_has_one_user(started: Thecloud) -> None:
         assert (await client.get("/health")).status_code == 200
 
 
-@pytest.mark.parametrize("flag", ["--http", "--grpc"])
+@pytest.mark.parametrize("flag", ["--http", "--grpc", "--s3"])
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_taken_port_is_told_in_a_line(cloud: Thecloud, flag: str, workers: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -281,6 +281,23 @@ async def test_with_a_certificate_rest_and_grpc_speak_tls(cloud: Thecloud) -> No
     async with grpc.aio.secure_channel(f"127.0.0.1:{cloud.grpc.rpartition(':')[2]}", credentials) as channel:
         answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert cloud.s3.startswith("https://")
+    async with httpx.AsyncClient(verify=trust, trust_env=False) as client:
+        refused = await client.get(cloud.s3)
+    assert refused.status_code == 403 and "<Code>AccessDenied</Code>" in refused.text
+
+
+async def test_the_s3_port_can_be_left_out(cloud: Thecloud) -> None:
+    await cloud.up(THECLOUD_S3="")
+    assert cloud.s3 == ""
+
+
+async def test_several_processes_share_the_s3_port(cloud: Thecloud) -> None:
+    await cloud.up("--workers", "2")
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for _ in range(10):
+            reply = await client.get(cloud.s3, headers={"connection": "close"})
+            assert reply.status_code == 403 and "<Code>AccessDenied</Code>" in reply.text
 
 
 async def test_files_that_hold_no_certificate_are_told_in_a_line(cloud: Thecloud) -> None:

@@ -94,7 +94,8 @@ class ObjectServiceServicer:
 
     def ListObjectKeys(self, request, context):
         """Lists the latest version of each object in the order of the keys, as bytes. With a `delimiter`,
-        keys that have it after the prefix are not listed, but, once, what they begin with up to it.
+        keys that have it after the prefix are not listed, but, once, what they begin with up to it, if
+        the caller may read an object of that name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

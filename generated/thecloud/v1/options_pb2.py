@@ -27,7 +27,7 @@ from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor
 from google.rpc import code_pb2 as google_dot_rpc_dot_code__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19thecloud/v1/options.proto\x12\x0bthecloud.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/descriptor.proto\x1a\x15google/rpc/code.proto\"G\n\tErrorRule\x12\x1e\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x10.google.rpc.Code\x12\x0c\n\x04http\x18\x02 \x01(\x05\x12\x0c\n\x04json\x18\x03 \x01(\t\"\x96\x02\n\x04Rule\x12\x10\n\x06\x61nyone\x18\x01 \x01(\x08H\x00\x12\x13\n\tsigned_in\x18\x02 \x01(\x08H\x00\x12\x14\n\npermission\x18\x03 \x01(\tH\x00\x12\x0e\n\x06target\x18\x04 \x01(\t\x12\r\n\x05\x61udit\x18\x05 \x01(\t\x12\r\n\x05quota\x18\x06 \x03(\t\x12*\n\nrate_limit\x18\x07 \x01(\x0b\x32\x16.thecloud.v1.RateLimit\x12\x0c\n\x04live\x18\x08 \x01(\x08\x12\x14\n\x0ctenant_field\x18\t \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\n \x01(\t\x12\x18\n\x10wider_permission\x18\x0b \x01(\t\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x0c \x01(\rB\x0f\n\x06\x61\x63\x63\x65ss\x12\x05\xbaH\x02\x08\x01\"\xaa\x01\n\tRateLimit\x12\x1b\n\nper_minute\x18\x01 \x01(\rB\x07\xbaH\x04*\x02 \x00\x12\x33\n\x03key\x18\x02 \x01(\x0e\x32\x1a.thecloud.v1.RateLimit.KeyB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x0e\n\x06\x62ucket\x18\x03 \x01(\t\";\n\x03Key\x12\x13\n\x0fKEY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKEY_ADDRESS\x10\x01\x12\x0e\n\nKEY_CALLER\x10\x02\"\xc1\x01\n\x04Rest\x12\x0e\n\x06status\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x13\n\x0b\x61\x64\x64_message\x18\x03 \x01(\t\x12\x0c\n\x04\x62\x61re\x18\x04 \x01(\x08\x12\x32\n\tstatus_by\x18\x05 \x03(\x0b\x32\x1f.thecloud.v1.Rest.StatusByEntry\x12\x10\n\x08statuses\x18\x06 \x03(\x05\x1a/\n\rStatusByEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"w\n\x04Head\x12\x0e\n\x06status\x18\x01 \x01(\x05\x12/\n\x07headers\x18\x02 \x03(\x0b\x32\x1e.thecloud.v1.Head.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:A\n\x04rule\x12\x1e.google.protobuf.MethodOptions\x18\xc5\x8a\x03 \x01(\x0b\x32\x11.thecloud.v1.Rule:A\n\x04rest\x12\x1e.google.protobuf.MethodOptions\x18\xc6\x8a\x03 \x01(\x0b\x32\x11.thecloud.v1.Rest:1\n\x04json\x12!.google.protobuf.EnumValueOptions\x18\xc7\x8a\x03 \x01(\t:J\n\x05\x65rror\x12!.google.protobuf.EnumValueOptions\x18\xc8\x8a\x03 \x01(\x0b\x32\x16.thecloud.v1.ErrorRule:/\n\x06header\x12\x1d.google.protobuf.FieldOptions\x18\xc9\x8a\x03 \x01(\t:.\n\x05query\x12\x1d.google.protobuf.FieldOptions\x18\xca\x8a\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19thecloud/v1/options.proto\x12\x0bthecloud.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/descriptor.proto\x1a\x15google/rpc/code.proto\"G\n\tErrorRule\x12\x1e\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x10.google.rpc.Code\x12\x0c\n\x04http\x18\x02 \x01(\x05\x12\x0c\n\x04json\x18\x03 \x01(\t\"\xa4\x02\n\x04Rule\x12\x10\n\x06\x61nyone\x18\x01 \x01(\x08H\x00\x12\x13\n\tsigned_in\x18\x02 \x01(\x08H\x00\x12\x14\n\npermission\x18\x03 \x01(\tH\x00\x12\x0e\n\x06target\x18\x04 \x01(\t\x12\r\n\x05\x61udit\x18\x05 \x01(\t\x12\r\n\x05quota\x18\x06 \x03(\t\x12*\n\nrate_limit\x18\x07 \x01(\x0b\x32\x16.thecloud.v1.RateLimit\x12\x0c\n\x04live\x18\x08 \x01(\x08\x12\x14\n\x0ctenant_field\x18\t \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\n \x01(\t\x12\x18\n\x10wider_permission\x18\x0b \x01(\t\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x0c \x01(\r\x12\x0c\n\x04\x65\x61\x63h\x18\r \x01(\x08\x42\x0f\n\x06\x61\x63\x63\x65ss\x12\x05\xbaH\x02\x08\x01\"\xaa\x01\n\tRateLimit\x12\x1b\n\nper_minute\x18\x01 \x01(\rB\x07\xbaH\x04*\x02 \x00\x12\x33\n\x03key\x18\x02 \x01(\x0e\x32\x1a.thecloud.v1.RateLimit.KeyB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x0e\n\x06\x62ucket\x18\x03 \x01(\t\";\n\x03Key\x12\x13\n\x0fKEY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKEY_ADDRESS\x10\x01\x12\x0e\n\nKEY_CALLER\x10\x02\"\xc1\x01\n\x04Rest\x12\x0e\n\x06status\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x13\n\x0b\x61\x64\x64_message\x18\x03 \x01(\t\x12\x0c\n\x04\x62\x61re\x18\x04 \x01(\x08\x12\x32\n\tstatus_by\x18\x05 \x03(\x0b\x32\x1f.thecloud.v1.Rest.StatusByEntry\x12\x10\n\x08statuses\x18\x06 \x03(\x05\x1a/\n\rStatusByEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"w\n\x04Head\x12\x0e\n\x06status\x18\x01 \x01(\x05\x12/\n\x07headers\x18\x02 \x03(\x0b\x32\x1e.thecloud.v1.Head.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:A\n\x04rule\x12\x1e.google.protobuf.MethodOptions\x18\xc5\x8a\x03 \x01(\x0b\x32\x11.thecloud.v1.Rule:A\n\x04rest\x12\x1e.google.protobuf.MethodOptions\x18\xc6\x8a\x03 \x01(\x0b\x32\x11.thecloud.v1.Rest:1\n\x04json\x12!.google.protobuf.EnumValueOptions\x18\xc7\x8a\x03 \x01(\t:J\n\x05\x65rror\x12!.google.protobuf.EnumValueOptions\x18\xc8\x8a\x03 \x01(\x0b\x32\x16.thecloud.v1.ErrorRule:/\n\x06header\x12\x1d.google.protobuf.FieldOptions\x18\xc9\x8a\x03 \x01(\t:.\n\x05query\x12\x1d.google.protobuf.FieldOptions\x18\xca\x8a\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,17 +47,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ERRORRULE']._serialized_start=128
   _globals['_ERRORRULE']._serialized_end=199
   _globals['_RULE']._serialized_start=202
-  _globals['_RULE']._serialized_end=480
-  _globals['_RATELIMIT']._serialized_start=483
-  _globals['_RATELIMIT']._serialized_end=653
-  _globals['_RATELIMIT_KEY']._serialized_start=594
-  _globals['_RATELIMIT_KEY']._serialized_end=653
-  _globals['_REST']._serialized_start=656
-  _globals['_REST']._serialized_end=849
-  _globals['_REST_STATUSBYENTRY']._serialized_start=802
-  _globals['_REST_STATUSBYENTRY']._serialized_end=849
-  _globals['_HEAD']._serialized_start=851
-  _globals['_HEAD']._serialized_end=970
-  _globals['_HEAD_HEADERSENTRY']._serialized_start=924
-  _globals['_HEAD_HEADERSENTRY']._serialized_end=970
+  _globals['_RULE']._serialized_end=494
+  _globals['_RATELIMIT']._serialized_start=497
+  _globals['_RATELIMIT']._serialized_end=667
+  _globals['_RATELIMIT_KEY']._serialized_start=608
+  _globals['_RATELIMIT_KEY']._serialized_end=667
+  _globals['_REST']._serialized_start=670
+  _globals['_REST']._serialized_end=863
+  _globals['_REST_STATUSBYENTRY']._serialized_start=816
+  _globals['_REST_STATUSBYENTRY']._serialized_end=863
+  _globals['_HEAD']._serialized_start=865
+  _globals['_HEAD']._serialized_end=984
+  _globals['_HEAD_HEADERSENTRY']._serialized_start=938
+  _globals['_HEAD_HEADERSENTRY']._serialized_end=984
 # @@protoc_insertion_point(module_scope)

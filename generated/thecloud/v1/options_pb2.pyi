@@ -33,7 +33,7 @@ class ErrorRule(_message.Message):
     def __init__(self, code: _Optional[_Union[_code_pb2.Code, str]] = ..., http: _Optional[int] = ..., json: _Optional[str] = ...) -> None: ...
 
 class Rule(_message.Message):
-    __slots__ = ("anyone", "signed_in", "permission", "target", "audit", "quota", "rate_limit", "live", "tenant_field", "action", "wider_permission", "deadline_seconds")
+    __slots__ = ("anyone", "signed_in", "permission", "target", "audit", "quota", "rate_limit", "live", "tenant_field", "action", "wider_permission", "deadline_seconds", "each")
     ANYONE_FIELD_NUMBER: _ClassVar[int]
     SIGNED_IN_FIELD_NUMBER: _ClassVar[int]
     PERMISSION_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,7 @@ class Rule(_message.Message):
     ACTION_FIELD_NUMBER: _ClassVar[int]
     WIDER_PERMISSION_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    EACH_FIELD_NUMBER: _ClassVar[int]
     anyone: bool
     signed_in: bool
     permission: str
@@ -58,7 +59,8 @@ class Rule(_message.Message):
     action: str
     wider_permission: str
     deadline_seconds: int
-    def __init__(self, anyone: _Optional[bool] = ..., signed_in: _Optional[bool] = ..., permission: _Optional[str] = ..., target: _Optional[str] = ..., audit: _Optional[str] = ..., quota: _Optional[_Iterable[str]] = ..., rate_limit: _Optional[_Union[RateLimit, _Mapping]] = ..., live: _Optional[bool] = ..., tenant_field: _Optional[str] = ..., action: _Optional[str] = ..., wider_permission: _Optional[str] = ..., deadline_seconds: _Optional[int] = ...) -> None: ...
+    each: bool
+    def __init__(self, anyone: _Optional[bool] = ..., signed_in: _Optional[bool] = ..., permission: _Optional[str] = ..., target: _Optional[str] = ..., audit: _Optional[str] = ..., quota: _Optional[_Iterable[str]] = ..., rate_limit: _Optional[_Union[RateLimit, _Mapping]] = ..., live: _Optional[bool] = ..., tenant_field: _Optional[str] = ..., action: _Optional[str] = ..., wider_permission: _Optional[str] = ..., deadline_seconds: _Optional[int] = ..., each: _Optional[bool] = ...) -> None: ...
 
 class RateLimit(_message.Message):
     __slots__ = ("per_minute", "key", "bucket")

@@ -224,12 +224,14 @@ class StorageNode(_message.Message):
     def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., data_dir: _Optional[str] = ..., status: _Optional[str] = ..., last_seen: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ListBucketsRequest(_message.Message):
-    __slots__ = ("page_size", "page_token")
+    __slots__ = ("page_size", "page_token", "own")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    OWN_FIELD_NUMBER: _ClassVar[int]
     page_size: int
     page_token: str
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    own: bool
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., own: _Optional[bool] = ...) -> None: ...
 
 class ListBucketsResponse(_message.Message):
     __slots__ = ("buckets", "next_page_token")

@@ -1,0 +1,167 @@
+"""Lists in the order of keys, with what is below a common prefix left out unread.
+
+A page is a walk along an index: each step looks up the first row after the mark that the one before has left, and a
+row below a common prefix leaves the mark behind all that begins so. So what a page costs depends on what is on it, not
+on how many keys there are.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from server import db
+from server.db import Tx
+from server.object_rows import O, Object, Upload, beyond
+
+LAST = "\U0010ffff" * 257  # which no key has room for: all keys are before it, and with a prefix all that begin so
+R = TypeVar("R", Object, Upload)
+
+U = Upload.TABLE.c
+_bucket_id = sa.bindparam("bucket_id", type_=postgresql.UUID)
+_after, _prefix, _delimiter, _beyond = (
+    sa.bindparam(name, type_=sa.Text) for name in ("after", "prefix", "delimiter", "beyond")
+)
+_most = sa.bindparam("most", type_=sa.Integer)
+_seen = sa.and_(O.bucket_id == _bucket_id, O.is_latest, ~O.delete_marker)
+
+
+@dataclass(frozen=True)
+class Page(Generic[R]):
+    """Rows and common prefixes. `last` is what the next page begins after, and its row unless it is a prefix; None
+    when there is no next page."""
+
+    rows: Sequence[R]
+    prefixes: Sequence[str]
+    last: tuple[str, R | None] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a page is to have: keys with this prefix, and after the last one of the page before."""
+
+    bucket_id: UUID
+    prefix: str
+    delimiter: str
+    after: str
+    size: int
+    after_id: UUID | None = None  # the row of that key, where a key has several
+    after_at: datetime | None = None  # when it was made
+
+
+def common_prefix(key: str, prefix: str, delimiter: str) -> str | None:
+    """What the key is listed as: all up to the delimiter that follows on the prefix, if one does."""
+    at = key.find(delimiter, len(prefix)) if delimiter and key.startswith(prefix) else -1
+    return None if at < 0 else key[: at + len(delimiter)]
+
+
+def _within(key: Any) -> sa.ColumnElement[bool]:
+    return sa.and_(key >= _prefix, key < _beyond)
+
+
+def _next_key(walk: Any) -> sa.Select[Any]:
+    found = sa.select(O.id, O.key, O.created_at).where(_seen, O.key > walk.c.mark, _within(O.key))
+    return found.order_by(O.key).limit(1).correlate(walk)
+
+
+def _next_version(walk: Any) -> sa.Select[Any]:
+    """The one before of the same key, else the newest of the next key."""
+    each = Object.TABLE.alias("each").c
+    newest_first = (each.created_at.desc(), each.id.desc())
+    ids = sa.select(each.id).where(each.bucket_id == _bucket_id)
+    older = ids.where(each.key == walk.c.mark, sa.tuple_(each.created_at, each.id) < sa.tuple_(walk.c.at, walk.c.id))
+    other = ids.where(each.key > walk.c.mark, _within(each.key))
+    found = sa.func.coalesce(
+        older.order_by(*newest_first).limit(1).correlate(walk).scalar_subquery(),
+        other.order_by(each.key, *newest_first).limit(1).correlate(walk).scalar_subquery(),
+    )
+    return sa.select(O.id, O.key, O.created_at).where(O.id == found).limit(1).correlate(walk)
+
+
+def _next_upload(walk: Any) -> sa.Select[Any]:
+    later = sa.tuple_(U.key, U.id) > sa.tuple_(walk.c.mark, walk.c.id)
+    found = sa.select(U.id, U.key, U.created_at).where(U.bucket_id == _bucket_id, later, _within(U.key))
+    return found.order_by(U.key, U.id).limit(1).correlate(walk)
+
+
+def _text(value: Any) -> Any:
+    """In the type and the order of keys, as a recursive statement wants to be told."""
+    return sa.collate(sa.cast(value, sa.Text), "C")
+
+
+def _walked(table: sa.Table, following: Callable[[Any], sa.Select[Any]]) -> sa.Select[Any]:
+    walk = sa.select(
+        sa.literal_column("0").label("n"), _text(_after).label("mark"),
+        sa.bindparam("after_at", type_=table.c.created_at.type).label("at"),
+        sa.bindparam("after_id", type_=table.c.id.type).label("id"),
+        _text(sa.null()).label("common"),
+    ).cte("walk", recursive=True)  # fmt: skip
+    found = following(walk).lateral("found")
+    length = sa.func.char_length(_prefix)
+    at = sa.func.strpos(sa.func.substr(found.c.key, length + 1), _delimiter)
+    end = length + at - 1 + sa.func.char_length(_delimiter)
+    below = sa.case((sa.and_(_delimiter != "", at > 0), sa.func.left(found.c.key, end)))
+    mark = sa.func.coalesce(below + LAST, found.c.key)
+    step = sa.select(walk.c.n + 1, _text(mark), found.c.created_at, found.c.id, _text(below)).where(walk.c.n < _most)
+    whole = walk.union_all(step)
+    row = sa.select(table).where(table.c.id == whole.c.id).limit(1).lateral("row")
+    return sa.select(whole.c.common, row).where(whole.c.n > 0).order_by(whole.c.n)
+
+
+_KEYS = _walked(Object.TABLE, _next_key)
+_VERSIONS = _walked(Object.TABLE, _next_version)
+_UPLOADS = _walked(Upload.TABLE, _next_upload)
+_FLAT = (
+    sa.select(Object.TABLE).where(_seen, O.key > _after, _within(O.key)).order_by(O.key).limit(_most)
+)  # fmt: skip
+
+
+async def keys(tx: Tx, asked: Asked) -> Page[Object]:
+    """The latest version of each object. Without a delimiter it is a stretch of the index."""
+    if asked.delimiter:
+        return await _page(tx, Object, _KEYS, asked)
+    found = await db.rows(tx, Object, _FLAT, **_bound(asked))
+    return _cut(asked, [(row, None) for row in found])
+
+
+async def versions(tx: Tx, asked: Asked) -> Page[Object]:
+    """All versions and delete markers, those of one key newest first."""
+    return await _page(tx, Object, _VERSIONS, asked)
+
+
+async def uploads(tx: Tx, asked: Asked) -> Page[Upload]:
+    """Uploads in parts, those of one key by their ids."""
+    return await _page(tx, Upload, _UPLOADS, asked)
+
+
+async def _page(tx: Tx, cls: type[R], statement: sa.Select[Any], asked: Asked) -> Page[R]:
+    found = []
+    for record in await db.records(tx, statement, **_bound(asked)):
+        values = dict(record)
+        common = values.pop("common")
+        found.append((db.made(cls, values), common))
+    return _cut(asked, found)
+
+
+def _bound(asked: Asked) -> dict[str, Any]:
+    after, at = asked.after, common_prefix(asked.after, asked.prefix, asked.delimiter)
+    return {
+        "bucket_id": asked.bucket_id, "prefix": asked.prefix, "delimiter": asked.delimiter, "most": asked.size + 1,
+        "beyond": beyond(asked.prefix) or LAST, "after": after if at is None else at + LAST,
+        "after_id": asked.after_id, "after_at": asked.after_at,
+    }  # fmt: skip
+
+
+def _cut(asked: Asked, found: Sequence[tuple[R, str | None]]) -> Page[R]:
+    page = found[: asked.size]
+    last = None
+    if len(found) > asked.size:
+        row, common = page[-1]
+        last = (row.key, row) if common is None else (common, None)
+    return Page(
+        [row for row, common in page if common is None], [common for _, common in page if common is not None], last
+    )

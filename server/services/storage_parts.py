@@ -1,0 +1,129 @@
+"""Objects that come in parts: each part a blob, and all of them one when the upload is completed."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from google.protobuf.empty_pb2 import Empty
+from sqlalchemy.dialects import postgresql
+from thecloud.v1 import storage_pb2 as pb
+
+from drivers.objects import NoRoom
+from server import changes, db, object_parts, object_rows, object_uploads
+from server.call import Call
+from server.errors import ApiError, invalid
+from server.object_rows import Part, Upload, own_bucket, shown, shown_upload
+from server.object_uploads import Received
+from server.services import storage_lives
+
+if TYPE_CHECKING:
+    from server.app import App
+
+_upload = Part.TABLE.c.upload_id == sa.bindparam("upload", type_=postgresql.UUID)
+_PARTS = sa.select(Part.TABLE).where(_upload).order_by(Part.TABLE.c.part_number)
+_PART = sa.delete(Part.TABLE).where(_upload, Part.TABLE.c.part_number == sa.bindparam("number")).returning(Part.TABLE)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The whole, and the parts that it was made of."""
+
+    received: Received
+    parts: list[Part]
+
+
+class MultipartUploads:
+    """What StorageService does with uploads in parts."""
+
+    app: "App"
+
+    async def BeginMultipartUpload(self, call: Call, request: pb.BeginMultipartUploadRequest) -> pb.MultipartUpload:
+        told = object_rows.told(request.properties, request.tags)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+        return shown_upload(await changes.insert(
+            call.tx, Upload, id=uuid4(), tenant_id=call.tenant_id, user_id=call.principal.user_id,
+            bucket_id=bucket.id, bucket=bucket.name, key=request.key, name=f"{bucket.name}/{request.key}",
+            content_type=request.properties.content_type, is_public=request.is_public,
+            checksum_algorithm=request.checksum_algorithm, **told,
+        ))  # fmt: skip
+
+    async def prepare_UploadPart(
+        self, call: Call, first: pb.UploadPartRequest, more: AsyncIterator[pb.UploadPartRequest]
+    ) -> Received:
+        try:
+            id = str(UUID(first.id))
+        except ValueError:
+            raise invalid("id", "this is not the id of an upload") from None
+        if not first.part:
+            raise invalid("part", "this wants the number of the part, 1 to 10,000")
+        async with self.app.db.reading() as tx:
+            algorithm = (await db.get(tx, Upload, id, call.tenant_id)).checksum_algorithm
+        if algorithm and first.checksum_algorithm not in ("", algorithm):
+            raise invalid("checksum_algorithm", f"the upload was begun with {algorithm}; use that")
+        return await object_uploads.prepared(self.app, call, first, more, algorithm)
+
+    async def UploadPart(self, call: Call, request: pb.UploadPartRequest) -> pb.Part:
+        return await add_part(self.app, call, request.id, request.part)
+
+    async def prepare_CompleteMultipartUpload(self, call: Call, request: pb.CompleteMultipartUploadRequest) -> Composed:
+        store = self.app.drivers.objects
+        async with self.app.db.reading() as tx:
+            upload = await db.get(tx, Upload, request.id, call.tenant_id)
+            there = await db.rows(tx, Part, _PARTS, upload=upload.id)
+        if not there:
+            raise invalid("id", "the upload has no parts yet; upload at least one")
+        parts = object_parts.chosen(there, request.parts)
+        object_uploads.need_room(self.app, sum(part.size_bytes for part in parts))
+        for part in parts:
+            object_uploads.need_here(self.app, part)
+        id = uuid4()
+        try:
+            stored = await store.compose(id, [part.id for part in parts])
+        except NoRoom:
+            raise object_uploads.no_room() from None
+        call.undo = partial(store.delete, id)
+        async with aclosing(store.get(id, 0, min(stored.size_bytes, object_uploads.SNIFFED))) as pieces:
+            beginning = await anext(pieces, b"")
+        stored = replace(stored, md5=object_parts.etag(parts) or stored.md5)
+        value = object_parts.checksum(upload.checksum_algorithm, parts)
+        kind = upload.content_type or object_uploads.looks_like(beginning)
+        return Composed(Received(id, stored, kind, upload.checksum_algorithm if value else "", value), parts)
+
+    async def CompleteMultipartUpload(self, call: Call, request: pb.CompleteMultipartUploadRequest) -> pb.Object:
+        composed: Composed = call.prepared
+        upload = await db.get(call.tx, Upload, request.id, call.tenant_id, lock=True)
+        there = await db.rows(call.tx, Part, _PARTS, upload=upload.id)
+        now = object_parts.chosen(there, request.parts)
+        if [part.id for part in composed.parts] != [part.id for part in now]:
+            raise ApiError("IN_USE", "parts were uploaded meanwhile; complete it again", kind="multipart_upload",
+                           id=request.id, by="parts")  # fmt: skip
+        await storage_lives.forget(call.tx, upload)
+        bucket = await own_bucket(call.tx, upload.bucket, call.tenant_id)
+        return shown(await object_rows.add(
+            call.tx, bucket, upload.key, user_id=call.principal.user_id, if_match=request.if_match,
+            if_none_match=request.if_none_match, host=object_uploads.host(self.app), metadata=upload.metadata,
+            headers=upload.headers, tags=upload.tags, is_public=upload.is_public,
+            content_type=composed.received.content_type, part_sizes=[part.size_bytes for part in now],
+            **composed.received.columns(),
+        ))  # fmt: skip
+
+    async def AbortMultipartUpload(self, call: Call, request: pb.AbortMultipartUploadRequest) -> Empty:
+        await storage_lives.forget(call.tx, await db.get(call.tx, Upload, request.id, call.tenant_id, lock=True))
+        return Empty()
+
+
+async def add_part(app: "App", call: Call, upload_id: str, number: int) -> pb.Part:
+    """Make what was prepared the part of this number, in place of the one before."""
+    received: Received = call.prepared
+    upload = await db.get(call.tx, Upload, upload_id, call.tenant_id, lock=True)
+    await object_rows.discard(call.tx, await db.rows(call.tx, Part, _PART, upload=upload.id, number=number))
+    return db.to_message(await db.insert(  # type: ignore[no-any-return]
+        call.tx, Part, id=received.id, tenant_id=upload.tenant_id, upload_id=upload.id, part_number=number,
+        size_bytes=received.stored.size_bytes, etag=received.stored.sha256, host=object_uploads.host(app),
+        md5=received.stored.md5, checksum_algorithm=received.checksum_algorithm,
+        checksum_value=received.checksum_value,
+    ))  # fmt: skip
