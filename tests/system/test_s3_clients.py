@@ -204,10 +204,10 @@ async def test_restic_backs_up_checks_and_restores(s3: S3, tree: Path, tmp_path:
 
 async def test_whoever_has_a_presigned_url_needs_no_key(s3: S3) -> None:
     client = s3.client()
-    client.create_bucket(Bucket="presigned")
+    client.create_bucket(Bucket="by-url")
 
     def url(method: str, **more: str) -> str:
-        fields = {"Bucket": "presigned", "Key": "a b/ü+?&.txt"} | more
+        fields = {"Bucket": "by-url", "Key": "a b/ü+?&.txt"} | more
         return str(client.generate_presigned_url(method, Params=fields, ExpiresIn=60))
 
     async with httpx.AsyncClient(trust_env=False) as anybody:
@@ -217,7 +217,7 @@ async def test_whoever_has_a_presigned_url_needs_no_key(s3: S3) -> None:
         assert (await anybody.put(url("get_object"), content=b"other")).status_code == 403
         assert (await anybody.get(url("get_object").replace("Expires=60", "Expires=61"))).status_code == 403
         assert (await anybody.get(url("get_object").partition("?")[0])).status_code == 403
-    assert client.get_object(Bucket="presigned", Key="a b/ü+?&.txt")["Body"].read() == b"hello"
+    assert client.get_object(Bucket="by-url", Key="a b/ü+?&.txt")["Body"].read() == b"hello"
 
 
 async def test_a_part_of_an_object_is_read_by_its_range(s3: S3) -> None:
