@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator, MutableMapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -86,8 +86,9 @@ async def get_object(request: Request) -> None:
         if only_head or head.status == 304 or len(first.data) == int(sent["content-length"]):
             await request.send(begin)
             await request.send({"type": "http.response.body", "body": first.data})
-            async for _ in responses:  # there are none, and so the call has ended well
-                pass
+            with suppress(ApiError):  # it is answered
+                async for _ in responses:  # there are none, and so the call has ended well
+                    pass
         else:
             await _send_pieces(request, begin, first.data, responses)
 
