@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.services import storage_lives
+from server.services import storage_lives, storage_scrubber
 from tests.system.process import Person, Thecloud
 
 UPLOADS, ROUNDS = 200, 5
@@ -76,3 +76,36 @@ async def test_what_was_answered_is_whole_and_nothing_else_is_there_after_kills(
             await asyncio.sleep(0.1)
     for name in listed:
         assert (await person.rest.get(f"/storage/photos/{name}")).status_code == 200
+
+
+@pytest.mark.timeout(120)
+async def test_encrypted_objects_are_there_after_a_kill_and_damage_is_found(cloud: Thecloud) -> None:
+    await cloud.up()
+    person = await cloud.person()
+    assert (await person.rest.post("/storage/buckets", json={"name": "photos"})).status_code == 201
+    await cloud.value("update buckets set encryption_enabled = true")
+    made = {}
+    for name in ("whole", "flipped"):
+        made[name] = (await person.rest.put(f"/storage/photos/{name}", content=content(name, 0))).json()
+    assert cloud.process
+    await cloud.process.kill()
+    await cloud.up()
+    for name in made:
+        assert (await person.rest.get(f"/storage/photos/{name}")).content == content(name, 0)
+    assert not any(content(name, 0)[:10] in file.read_bytes() for file in files(cloud) for name in made)
+
+    [file] = [file for file in files(cloud) if file.name == made["flipped"]["id"]]
+    stored = bytearray(file.read_bytes())
+    stored[3] ^= 1
+    file.write_bytes(stored)
+    assert (await person.rest.get("/storage/photos/flipped")).status_code == 503
+    await cloud.value("update objects set created_at = created_at - interval '8 days'")
+    await cloud.value(f"update work set due_at = now() where kind = '{storage_scrubber.__name__}.scrub_host'")
+    async with asyncio.timeout(60):
+        while True:
+            [node] = (await person.rest.get("/storage/cluster/status")).json()["nodes"]
+            if node["corrupt_objects"]:
+                break
+            await asyncio.sleep(0.1)
+    assert (node["objects"], node["corrupt_objects"], node["missing_objects"]) == (2, 1, 0)
+    assert (await person.rest.get("/storage/photos/whole")).content == content("whole", 0)
