@@ -29,7 +29,8 @@ Effect = Literal["Allow", "Deny"]
 Context = Callable[[], Mapping[str, str]]
 
 
-GOVERNING = ("tenant", "identity", "iam", "rbac", "service_account", "quota", "accounting", "audit", "storage_cluster")
+GOVERNING = ("tenant", "identity", "iam", "rbac", "service_account", "quota", "accounting", "audit", "storage_cluster",
+             "storage_policy")  # fmt: skip
 ALIASES = {"list": ("read",), "get": ("read",), "describe": ("read",), "put": ("update", "write"), "update": ("write",)}
 MOST_STATEMENTS, MOST_ENTRIES, LONGEST, MOST_STARS = 50, 100, 512, 8
 
@@ -168,7 +169,8 @@ def _violations(statement: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield malformed.path, malformed.message
 
 
-def _wrong_pattern(pattern: object) -> str | None:
+def wrong_pattern(pattern: object) -> str | None:
+    """What is wrong with a text that may have asterisks."""
     if not isinstance(pattern, str) or not pattern or len(pattern) > LONGEST:
         return f"this wants a text of 1 to {LONGEST} characters"
     if len(re.findall(r"\*+", pattern)) > MOST_STARS:
@@ -177,7 +179,7 @@ def _wrong_pattern(pattern: object) -> str | None:
 
 
 def _wrong_action(pattern: Any) -> str | None:
-    if wrong := _wrong_pattern(pattern):
+    if wrong := wrong_pattern(pattern):
         return wrong
     if not _resolved(pattern):
         return f"no action is called {pattern!r}; {hint(pattern)}"
@@ -185,7 +187,7 @@ def _wrong_action(pattern: Any) -> str | None:
 
 
 def _wrong_resource(pattern: Any) -> str | None:
-    if (wrong := _wrong_pattern(pattern)) or not pattern.startswith("arn:"):
+    if (wrong := wrong_pattern(pattern)) or not pattern.startswith("arn:"):
         return wrong
     parts = pattern.split(":", 5)
     if pattern == "arn:thecloud:*":

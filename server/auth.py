@@ -164,6 +164,10 @@ _OWNER_OF = _owner.where(_K.hash == sa.bindparam("hash", type_=sa.LargeBinary))
 _OWNER_OF_ACCESS = _owner.where(_K.access_key_id == sa.bindparam("access_key_id"))
 _PERSON = sa.select(*_person).where(User.TABLE.c.id == sa.bindparam("whose"))
 _KEY_POLICY = sa.select(ApiKey.TABLE.c.policy).where(ApiKey.TABLE.c.id == sa.bindparam("key"))
+_HELD = sa.select(_K.id).where(
+    _K.id == sa.bindparam("key"), _K.user_id == sa.bindparam("whose"),
+    sa.or_(_K.expires_at.is_(None), _K.expires_at > sa.func.now()),
+)  # fmt: skip
 _TOUCH = sa.update(ApiKey.TABLE).where(
     ApiKey.TABLE.c.id == sa.bindparam("its_id", type_=postgresql.UUID)
 ).values(last_used=sa.func.now())  # fmt: skip
@@ -256,6 +260,13 @@ async def standing(tx: Tx, user_id: UUID, key_id: UUID | None = None) -> Princip
     found = await db.record(tx, _PERSON, whose=user_id)
     policy = await db.value(tx, _KEY_POLICY, key=key_id) if key_id else None
     return None if found is None else _principal(user_id, found, key_id, policy)
+
+
+async def holder(tx: Tx, user_id: UUID, key_id: UUID) -> Principal | None:
+    """Who has this key, as they stand now; None once it is revoked or expired."""
+    if await db.value(tx, _HELD, key=key_id, whose=user_id) is None:
+        return None
+    return await standing(tx, user_id, key_id)
 
 
 def _principal(

@@ -15,6 +15,7 @@ from thecloud.v1 import options_pb2
 from server import conditions, db, quota, registry
 from server.access import Access, Decision
 from server.auth import NOBODY, Principal
+from server.changes import NO_TENANT
 from server.metrics import Observer
 from server.resources import Resource
 
@@ -30,6 +31,7 @@ class Method:
         self.full_name = f"/{descriptor.containing_service.full_name}/{descriptor.name}"
         self.function: Callable[..., Any] = getattr(implementation, descriptor.name)
         self.prepare: Callable[..., Awaitable[Any]] | None = getattr(implementation, f"prepare_{descriptor.name}", None)
+        self.admits: Callable[..., Awaitable[bool]] | None = getattr(implementation, "admits", None)
         self.request: type[Message] = GetMessageClass(descriptor.input_type)
         self.response: type[Message] = GetMessageClass(descriptor.output_type)
         self.streams = descriptor.client_streaming or descriptor.server_streaming
@@ -92,6 +94,7 @@ class Call:
     tenant: UUID | None = None
     resources: Sequence[Resource] = ()  # what it acts on, as policies see it
     decision: Decision | None = None  # why it was denied
+    admitted: bool = False  # by what it acts on, not by policies of the caller
     tx: db.Tx = None  # type: ignore[assignment]  # a live method has none
     prepared: Any = None  # what the method's prepare_… found out before the transaction
     undo: Callable[[], Awaitable[None]] | None = None  # of what prepare_… made, should nothing come of it
@@ -100,9 +103,10 @@ class Call:
 
     @property
     def tenant_id(self) -> UUID:
-        """The tenant the call acts in. Only methods with a permission are sure to have one."""
-        assert self.tenant is not None
-        return self.tenant
+        """The tenant the call acts in. Only methods with a permission are sure to have one; a caller without any, who
+        is admitted all the same, acts in one that has nothing."""
+        assert self.tenant is not None or self.admitted
+        return self.tenant or NO_TENANT
 
     @property
     def access(self) -> Access:

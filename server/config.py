@@ -52,6 +52,8 @@ class Config:
     image_disk_gb: int = 100  # the largest disk that may be in one, in GiB
     image_spare_bytes: int = 2 * 2**30  # of the data folder's file system that images leave free
     object_bytes: int = 5 * 2**30  # the largest object, and the largest part of one
+    scrub_days: int = 7  # after which an object is read again to see whether it is whole; 0: never
+    scrub_bytes: int = 10 * 2**20  # of them that one host reads a second; 0: no limit
     import_seconds: float = 3600.0  # the longest that one import may take
     egress_allow: str = ""  # networks inside that users' URLs may lead to after all, separated by commas
     publish: str = "127.0.0.1"  # address of this machine that instances' ports are published on

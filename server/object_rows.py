@@ -9,7 +9,7 @@ import base64
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
@@ -23,6 +23,9 @@ from server.errors import ApiError, invalid, not_found
 from server.resources import arn
 from server.work import CHANNEL, NEVER, WORK
 
+if TYPE_CHECKING:
+    from server.bucket_access import Question
+
 UNVERSIONED = "null"
 MOST_METADATA = 2048  # bytes
 
@@ -33,7 +36,11 @@ class Bucket(Owned):
     name: str
     is_public: bool
     versioning: str  # "OFF", "ENABLED", "SUSPENDED"
+    encryption_enabled: bool  # of what is stored from now on
     deleted_at: datetime | None  # when it was; nobody sees it since
+    tags: dict[str, str]
+    cors: Any  # list of CorsRule, as plain data
+    policy: str | None  # as it was set
 
 
 @db.row("objects", "object", pb.Object)
@@ -57,6 +64,11 @@ class Object(Owned):
     checksum_algorithm: str
     checksum_value: str
     parts_count: int  # of those it was made of, whose sizes are in SIZES
+    wrapped_key: bytes | None  # of an encrypted blob: see object_encryption.py
+    blob_checksum: str | None  # its SHA-256, which is not that of the object
+    noncurrent_since: datetime | None  # when it was the latest no more
+    verified_at: datetime | None  # when the scrubber last read it
+    damage: str  # what that found: "CORRUPT", "MISSING", or "" for none
 
 
 @db.row("multipart_uploads", "multipart_upload", pb.MultipartUpload)
@@ -84,6 +96,7 @@ class Part(Owned):
     md5: str
     checksum_algorithm: str
     checksum_value: str
+    wrapped_key: bytes | None
 
 
 @db.row("lifecycle_rules", "lifecycle_rule", pb.LifecycleRule)
@@ -92,7 +105,11 @@ class LifecycleRule(Owned):
     bucket_id: UUID
     bucket_name: str
     prefix: str
-    expiration_days: int
+    name: str
+    expiration_days: int | None
+    noncurrent_days: int | None
+    abort_upload_days: int | None
+    expired_markers: bool
     enabled: bool
     updated_at: datetime
 
@@ -117,7 +134,6 @@ _tenant = B.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID)
 _there = B.deleted_at.is_(None)
 _OWN = sa.select(Bucket.TABLE).where(_name, _there, _tenant)
 _HELD = {False: _OWN.with_for_update(read=True, key_share=True), True: _OWN.with_for_update()}
-_READABLE = sa.select(Bucket.TABLE).where(_name, _there, sa.or_(_tenant, B.is_public))
 _NAMED = sa.select(Bucket.TABLE).where(_name, _there)
 _bucket = O.bucket_id == sa.bindparam("bucket_id", type_=postgresql.UUID)
 _key = O.key == sa.bindparam("key", type_=sa.Text)
@@ -141,38 +157,61 @@ _DISCARD = postgresql.insert(WORK).from_select(
 ).on_conflict_do_nothing()  # fmt: skip
 
 
-async def own_bucket(tx: Tx, name: str, tenant_id: UUID, *, lock: bool = False) -> Bucket:
-    """The tenant's bucket, which stays as long as the transaction does. Locked, nothing is put in meanwhile."""
+async def own_bucket(
+    tx: Tx, name: str, tenant_id: UUID, *, lock: bool = False, question: "Question | None" = None
+) -> Bucket:
+    """The tenant's bucket, which stays as long as the transaction does. Locked, nothing is put in meanwhile.
+
+    Raises PERMISSION_DENIED where it has a policy that denies what is asked for, or that cannot be asked, since there
+    is no question.
+    """
     bucket = await db.first(tx, Bucket, _HELD[lock], name=name, tenant_id=tenant_id)
     if bucket is None:
         raise not_found("bucket", name)
+    _obey(bucket, question)
     return bucket
 
 
-async def readable_bucket(tx: Tx, name: str, tenant_id: UUID) -> Bucket:
-    """The bucket of this name, if it is the tenant's or public."""
-    bucket = await db.first(tx, Bucket, _READABLE, name=name, tenant_id=tenant_id)
+async def readable_bucket(tx: Tx, name: str, tenant_id: UUID, *, question: "Question | None" = None) -> Bucket:
+    """The bucket of this name, if it is the tenant's, as `own_bucket` has it, or lets others do what is asked for.
+    Without a question that is so if it is public, and has no policy."""
+    bucket = await named_bucket(tx, name)
     if bucket is None:
+        raise not_found("bucket", name)
+    if bucket.tenant_id == tenant_id:
+        _obey(bucket, question)
+    elif not (question.granted(bucket) if question else bucket.is_public and bucket.policy is None):
         raise not_found("bucket", name)
     return bucket
 
 
-async def readable(
-    tx: Tx, name: str, key: str, version_id: str, tenant_id: UUID
-) -> tuple[Bucket, Object]:  # fmt: skip
-    """The version of an object, the latest without `version_id`, if the tenant may read the bucket or everybody may
-    read the object. Raises NOT_FOUND, which tells of a delete marker."""
-    try:
-        bucket = await readable_bucket(tx, name, tenant_id)
-    except ApiError:
-        found = await db.first(tx, Bucket, _NAMED, name=name)
-        row = await version(tx, found, key, version_id) if found else None
-        if found is None or row is None or not row.is_public:
-            raise
-        return found, row
-    row = await version(tx, bucket, key, version_id)
+async def named_bucket(tx: Tx, name: str) -> Bucket | None:
+    """The bucket of this name, whosever it is."""
+    return await db.first(tx, Bucket, _NAMED, name=name)
+
+
+def _obey(bucket: Bucket, question: "Question | None") -> None:
+    if bucket.policy is None:
+        return
+    if question is None:
+        raise ApiError("PERMISSION_DENIED", f"bucket {bucket.name} has a policy, which this cannot ask")
+    question.obey(bucket)
+
+
+async def readable(tx: Tx, question: "Question") -> tuple[Bucket, Object]:
+    """The bucket, and the version of an object in it that a request names, the latest without `version_id`, if the
+    caller's tenant has it or others may read it. Raises NOT_FOUND, which tells of a delete marker."""
+    request = question.request
+    bucket = await named_bucket(tx, request.bucket)
+    if bucket is None:
+        raise not_found("bucket", request.bucket)
+    row = await version(tx, bucket, request.key, request.version_id)
+    if bucket.tenant_id == question.call.tenant:
+        _obey(bucket, question)
+    elif not question.granted(bucket, row):
+        raise not_found("bucket", request.bucket)
     if row is None or row.delete_marker:
-        raise absent(bucket, key, row)
+        raise absent(bucket, request.key, row)
     return bucket, row
 
 
@@ -246,10 +285,10 @@ async def _add(
     if version_id == UNVERSIONED:
         replaced = await db.first(tx, Object, _VERSION, bucket_id=bucket.id, key=key, version_id=UNVERSIONED)
         if replaced:
-            await _drop(tx, replaced)
+            await drop(tx, replaced)
             before = None if before and before.id == replaced.id else before
     if before:
-        await changes.update(tx, before, is_latest=False)
+        await changes.update(tx, before, is_latest=False, noncurrent_since=sa.func.clock_timestamp())
     row = await changes.insert(
         tx, Object, id=id, tenant_id=bucket.tenant_id, user_id=user_id, bucket_id=bucket.id, bucket=bucket.name,
         key=key, version_id=version_id, is_latest=True, delete_marker=delete_marker, parts_count=len(part_sizes),
@@ -260,12 +299,11 @@ async def _add(
     return row
 
 
-async def hide(tx: Tx, bucket: Bucket, key: str, user_id: UUID, *, before: datetime | None = None) -> bool:
-    """Delete the latest version, so that there is none: for good where no versions are kept. Whether there was one,
-    from `before` that moment."""
+async def hide(tx: Tx, bucket: Bucket, key: str, user_id: UUID) -> bool:
+    """Delete the latest version, so that there is none: for good where no versions are kept. Whether there was one."""
     await alone(tx, bucket, key)
     latest = await find(tx, bucket, key)
-    if latest is None or (before and latest.created_at >= before):
+    if latest is None:
         return False
     await put_away(tx, bucket, key, user_id)
     return True
@@ -278,7 +316,7 @@ async def put_away(tx: Tx, bucket: Bucket, key: str, user_id: UUID) -> Object | 
         return await _add(tx, bucket, key, user_id=user_id, id=uuid4(), delete_marker=True, size_bytes=0,
                           content_type="", checksum="", etag="", host="")  # fmt: skip
     if latest := await version(tx, bucket, key):
-        await _drop(tx, latest)
+        await drop(tx, latest)
     return None
 
 
@@ -293,16 +331,17 @@ async def take_out(tx: Tx, bucket: Bucket, key: str, version_id: str) -> Object 
     gone = await version(tx, bucket, key, version_id)
     if gone is None:
         return None
-    await _drop(tx, gone)
+    await drop(tx, gone)
     if not gone.delete_marker and await db.value(tx, _KEPT, bucket_id=bucket.id, key=key) is None:
         for marker in await db.rows(tx, Object, _MARKERS, bucket_id=bucket.id, key=key):  # with nothing to hide
-            await _drop(tx, marker)
+            await drop(tx, marker)
     elif gone.is_latest and (newest := await db.first(tx, Object, _NEWEST, bucket_id=bucket.id, key=key)):
-        await changes.update(tx, newest, is_latest=True)
+        await changes.update(tx, newest, is_latest=True, noncurrent_since=None)
     return gone
 
 
-async def _drop(tx: Tx, row: Object) -> None:
+async def drop(tx: Tx, row: Object) -> None:
+    """Delete one version for good, whatever there is besides."""
     await changes.delete(tx, row)
     await discard(tx, [row])
 
@@ -323,8 +362,9 @@ def shown_bucket(bucket: Bucket) -> pb.Bucket:
 
 def shown(row: Object, **more: object) -> pb.Object:
     """One of several objects."""
+    seen = {"tags": None, "encrypted": row.wrapped_key is not None} | more
     name = arn("storage", row.tenant_id, "object", f"{row.bucket}/{row.key}")
-    return db.to_message(row, upload_status="AVAILABLE", arn=name, **({"tags": None} | more))  # type: ignore[no-any-return]
+    return db.to_message(row, upload_status="AVAILABLE", arn=name, **seen)  # type: ignore[no-any-return]
 
 
 def shown_whole(row: Object) -> pb.Object:

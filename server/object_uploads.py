@@ -12,11 +12,11 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 
 from drivers.objects import NoRoom, Stored
-from server import db, quota
+from server import db, object_encryption, quota
 from server.call import Call
 from server.errors import ApiError, quota_exceeded
 from server.object_checksums import Running, decoded, mismatch
-from server.object_rows import USAGE, Object, Part
+from server.object_rows import USAGE, Bucket, Object, Part
 
 if TYPE_CHECKING:
     from server.app import App
@@ -48,39 +48,44 @@ class Received:
     content_type: str  # what its beginning looks like
     checksum_algorithm: str = ""
     checksum_value: str = ""
+    wrapped_key: bytes | None = None  # as of object_encryption.Kept
+    blob_checksum: str | None = None
 
     def columns(self) -> dict[str, Any]:
         """What an object's row says of it, but for its type and what it is called."""
         return {"id": self.id, "size_bytes": self.stored.size_bytes, "checksum": self.stored.sha256,
                 "etag": self.stored.md5, "checksum_algorithm": self.checksum_algorithm,
-                "checksum_value": self.checksum_value}  # fmt: skip
+                "checksum_value": self.checksum_value, "wrapped_key": self.wrapped_key,
+                "blob_checksum": self.blob_checksum}  # fmt: skip
 
 
 async def prepared(
-    app: "App", call: Call, first: Any, more: AsyncIterator[Any], algorithm: str = ""
+    app: "App", call: Call, bucket: Bucket, first: Any, more: AsyncIterator[Any], algorithm: str = ""
 ) -> Received:  # fmt: skip
     """receive(), for a call whose failure takes it back."""
-    received = await receive(app, call.tenant_id, first, more, algorithm)
+    received = await receive(app, bucket, first, more, algorithm)
     call.undo = partial(app.drivers.objects.delete, received.id)
     return received
 
 
 async def receive(
-    app: "App", tenant_id: UUID, first: Any, more: AsyncIterator[Any], algorithm: str = ""
+    app: "App", bucket: Bucket, first: Any, more: AsyncIterator[Any], algorithm: str = ""
 ) -> Received:  # fmt: skip
-    """Store what comes in `data` of these requests. Raises, and keeps nothing, when it is not what `content_sha256`
-    and `content_md5` of the first one and `checksum_value` of the last one say, or more than may be."""
-    id, beginning, store = uuid4(), bytearray(), app.drivers.objects
+    """Store what comes in `data` of these requests, for this bucket. Raises, and keeps nothing, when it is not what
+    `content_sha256` and `content_md5` of the first one and `checksum_value` of the last one say, or more than may be.
+    """
+    id, beginning = uuid4(), bytearray()
     checksum = Running(algorithm or first.checksum_algorithm, first.checksum_value)
     md5 = decoded("content_md5", first.content_md5, 16).hex() if first.content_md5 else ""
-    sent = _pieces(app, tenant_id, first, more, beginning, checksum)
+    sent = _pieces(app, bucket.tenant_id, first, more, beginning, checksum)
     try:
         async with asyncio.timeout(LONGEST), aclosing(sent) as data:
-            stored = await store.put(id, data)
+            kept = await object_encryption.put(app, bucket, id, data)
     except TimeoutError:
         raise ApiError("REQUEST_TIMEOUT", f"this took more than {LONGEST / 3600:g} hours; send it in parts") from None
     except NoRoom:
         raise no_room() from None
+    stored = kept.stored
     try:
         for name, expected, received in (("SHA-256", first.content_sha256.lower(), stored.sha256),
                                          ("MD5", md5, stored.md5)):  # fmt: skip
@@ -88,40 +93,42 @@ async def receive(
                 raise mismatch(name, expected, received)
         value = checksum.value(stored.sha256)
     except ApiError:
-        await store.delete(id)
+        await app.drivers.objects.delete(id)
         raise
-    return Received(id, stored, looks_like(bytes(beginning)), checksum.algorithm, value)
+    kind = looks_like(bytes(beginning))
+    return Received(id, stored, kind, checksum.algorithm, value, kept.wrapped_key, kept.blob_checksum)
 
 
 async def copy(
-    app: "App", tenant_id: UUID, row: Object, *, start: int = 0, end: int, algorithm: str = ""
+    app: "App", bucket: Bucket, row: Object, *, start: int = 0, end: int, algorithm: str = ""
 ) -> Received:  # fmt: skip
-    """Store these bytes of an object anew; of all of it the store makes a copy itself. Raises UNAVAILABLE when the
-    object has just gone."""
-    id, store, checksum = uuid4(), app.drivers.objects, Running(algorithm)
+    """Store these bytes of an object anew, for this bucket; of all of it the store makes a copy itself, if there is no
+    encryption. Raises UNAVAILABLE when the object has just gone."""
+    id, checksum = uuid4(), Running(algorithm)
     need_room(app, end - start)
-    standing, left = await _left(app, tenant_id)
+    standing, left = await _left(app, bucket.tenant_id)
     if end - start > left:
         raise quota_exceeded(standing.name, standing.limit, standing.used, -(-(end - start) // GIB))
     whole = (start, end) == (0, row.size_bytes) and not checksum.reads
     try:
         if whole:
-            stored = await store.compose(id, [row.id])
+            kept = await object_encryption.compose(app, bucket, id, [row])
         else:
             async with aclosing(_read(app, row, start, end, checksum)) as data:
-                stored = await store.put(id, data)
+                kept = await object_encryption.put(app, bucket, id, data)
     except LookupError:
         raise ApiError("UNAVAILABLE", "the object was just replaced; try again") from None
     except NoRoom:
         raise no_room() from None
-    if stored.size_bytes != end - start:
-        await store.delete(id)
-        raise RuntimeError(f"of blob {row.id} there are {stored.size_bytes} bytes of {end - start}")
-    return Received(id, stored, row.content_type, algorithm, checksum.value(stored.sha256))
+    if kept.size_bytes != end - start:
+        await app.drivers.objects.delete(id)
+        raise object_encryption.damaged(row.id)
+    value = checksum.value(kept.stored.sha256)
+    return Received(id, kept.stored, row.content_type, algorithm, value, kept.wrapped_key, kept.blob_checksum)
 
 
 async def _read(app: "App", row: Object, start: int, end: int, checksum: Running) -> AsyncGenerator[bytes]:
-    async with aclosing(app.drivers.objects.get(row.id, start, end)) as pieces:
+    async with aclosing(object_encryption.plain(app, row, start, end)) as pieces:
         async for piece in pieces:
             await checksum.update(piece)
             yield piece
@@ -133,9 +140,11 @@ def host(app: "App") -> str:
 
 
 def need_here(app: "App", row: Object | Part) -> None:
-    """Raise UNAVAILABLE for what another host has."""
+    """Raise UNAVAILABLE for what another host has, or what is known to be corrupt."""
     if row.host != host(app):
         raise ApiError("UNAVAILABLE", f"this is on host {row.host}; ask that host's server")
+    if isinstance(row, Object) and row.damage == "CORRUPT":
+        raise object_encryption.damaged(row.id)
 
 
 async def _pieces(

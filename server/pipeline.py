@@ -3,7 +3,7 @@
   1. who is calling    the API key in the metadata names somebody, and the tenant to act in
   2. rate limit        rule.rate_limit, else the general one
   3. validate          the request against its buf.validate annotations
-  4. may they          the caller's role and policies on rule.permission and rule.target
+  4. may they          the caller's role and policies on rule.permission and rule.target, else the target itself
   5. replay            the reply to an earlier call with this Idempotency-Key
   6. the method        in one transaction with 5, 7, 8 and whatever it wakes
   7. quota, budget     rule.quota
@@ -157,7 +157,7 @@ class Pipeline:
 
     def _opened(self, call: Call) -> object:
         """Count a stream of this caller's, who may have so many."""
-        caller, most = call.address if call.method.anyone else call.principal.user_id, self.app.config.streams
+        caller, most = call.address if call.principal is NOBODY else call.principal.user_id, self.app.config.streams
         if most and self.streams[caller] >= most:
             raise ApiError("RATE_LIMITED", f"{most} streams are open already, which is the most; close one first")
         self.streams[caller] += 1
@@ -183,7 +183,7 @@ class Pipeline:
         if method.rate_limit:
             await self._limit(call, method.rate_limit)
         elif self.app.config.rate_limit:
-            who = call.address if method.anyone else call.principal.user_id
+            who = call.address if call.principal is NOBODY else call.principal.user_id
             if seconds := self.buckets.take(who, self.app.config.rate_limit):
                 raise rate_limited(seconds)
         if violations := _validator.collect_violations(request):
@@ -224,8 +224,6 @@ class Pipeline:
                 raise not_found("tenant", named)
         else:
             call.tenant = principal.tenant(call.metadata.get("x-tenant-id"))
-        if call.tenant is None and not method.open:
-            raise invalid("X-Tenant-ID", "you have no tenant: name one, or make one with POST /tenants")
         mine, permission = call.access, method.permission
         if mine.always(permission):
             return
@@ -234,12 +232,24 @@ class Pipeline:
             async with self.app.db.reading() as tx:
                 [meant] = call.resources
                 call.resources = await identified(tx, call.tenant, meant.kind, meant.id or meant.name)
-        if method.lists or method.each:
-            allowed = mine.may_list(permission, method.target_kind, call.context, default=method.open)
-        else:
-            allowed = all(mine.may(permission, each, call.context, default=method.open) for each in call.resources)
-        if not allowed:
+        allowed = self._allows(call, default=method.open and principal is not NOBODY)
+        # A list that the caller may see some of shows more where what it lists admits them.
+        call.admitted = (
+            method.admits is not None and (method.lists or not allowed)
+            and self._allows(call, default=True) and await method.admits(call, request)
+        )  # fmt: skip
+        if not allowed and not call.admitted:
+            if call.tenant is None and principal is not NOBODY:
+                raise invalid("X-Tenant-ID", "you have no tenant: name one, or make one with POST /tenants")
             raise self._denied(call)
+
+    def _allows(self, call: Call, *, default: bool) -> bool:
+        """Whether the caller may, by role and policies. `default`: they may what neither these nor the key's own policy
+        forbid."""
+        mine, method = call.access, call.method
+        if method.lists or method.each:
+            return mine.may_list(method.permission, method.target_kind, call.context, default=default)
+        return all(mine.may(method.permission, each, call.context, default=default) for each in call.resources)
 
     def _denied(self, call: Call) -> ApiError:
         method = call.method
@@ -265,7 +275,7 @@ class Pipeline:
             item = items[index]
             name = getattr(item, "name", "") or (method.reference(item) if len(method.target_fields) > 1 else "")
             resource = Resource(method.target_kind, item.id, name, str(call.tenant))
-            if not mine.may(method.permission, resource, call.context, default=method.open):
+            if not mine.may(method.permission, resource, call.context, default=method.open or call.admitted):
                 del items[index]
 
     async def _make_sure(self, call: Call, request: Message) -> None:
@@ -378,7 +388,7 @@ class Pipeline:
                       exc_info=exception if error.reason == "INTERNAL" else None)  # fmt: skip
         known = call.method.anyone or call.principal is not NOBODY
         changing = call.method.audit and not getattr(request, "validate_only", False)
-        noted = changing or error.reason == "PERMISSION_DENIED"
+        noted = changing or (error.reason == "PERMISSION_DENIED" and call.method.permission)
         if noted and known and error.rule.http < 500 and error.reason != "RATE_LIMITED":
             with suppress(*db.LOST):
                 async with asyncio.timeout(5), self.app.db.transaction(call.principal.email, call.request_id) as tx:

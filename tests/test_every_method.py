@@ -40,7 +40,7 @@ def streams(method: MethodDescriptor) -> bool:
 
 PUBLIC_KEY = f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'A' * 43}"
 POLICY = {"name": "p", "statements": [{"effect": "Allow", "action": ["instance:read"], "resource": ["*"]}]}
-READS = ("List", "Get", "Watch", "Search", "Tail", "Export", "Simulate", "Explain", "Replay", "Check")
+READS = ("List", "Get", "Watch", "Search", "Tail", "Export", "Simulate", "Explain", "Replay", "Check", "Preview")
 
 
 def reads(method: MethodDescriptor) -> bool:

@@ -12,18 +12,14 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from server import db
-from server.object_rows import B, Bucket
+from server.object_rows import B
 from server.s3.errors import S3Error
 from server.s3.request import Answer
 
 if TYPE_CHECKING:
     from server.s3.front import Front
 
-_RULES = (
-    sa.select(sa.column("cors"))
-    .select_from(Bucket.TABLE)
-    .where(B.name == sa.bindparam("name", type_=sa.Text), B.deleted_at.is_(None))
-)
+_RULES = sa.select(B.cors).where(B.name == sa.bindparam("name", type_=sa.Text), B.deleted_at.is_(None))
 METHOD = "access-control-request-method"
 HEADERS = "access-control-request-headers"
 VARY = ("vary", f"Origin, {METHOD}, {HEADERS}")

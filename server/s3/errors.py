@@ -97,7 +97,12 @@ PROBLEMS = {
     "part_too_small": "EntityTooSmall",
     "policy": "MalformedPolicy",
 }
-FIELDS = {"content_md5": "InvalidDigest", "tags": "InvalidTag", "properties": "InvalidRequest"}
+FIELDS = {
+    "bucket": "InvalidBucketName",
+    "content_md5": "InvalidDigest",
+    "tags": "InvalidTag",
+    "properties": "InvalidRequest",
+}
 
 
 class S3Error(ApiError):

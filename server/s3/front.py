@@ -60,7 +60,6 @@ OPERATIONS: dict[tuple[str, str, str], Handler] = {
     **{("object", *key): handler for key, handler in settings.OF_OBJECTS.items()},
     **{("bucket", *key): handler for key, handler in settings.OF_BUCKETS.items()},
 }
-HAS_BODY = ("PUT", "POST")
 
 
 class Front:
@@ -115,8 +114,8 @@ class Front:
                 await buckets.check_owner(request, bucket, headers["x-amz-expected-bucket-owner"])
             return await self._operation(request)(request)
         except ApiError as error:
-            sha256 = request.payload.sha256 if request.payload else ""
-            translated = errors.translated(error, version_id=request.query.get("versionId", ""), sha256=sha256)
+            version_id, sha256 = request.query.get("versionId", ""), request.payload.sha256
+            translated = errors.translated(error, version_id=version_id, sha256=sha256)
             translated.headers |= request.replied
             raise translated from None
 
@@ -124,7 +123,7 @@ class Front:
         """Whose the request is. Raises S3Error."""
         claim, key = signature.read(request.headers, request.query), b""
         if claim:
-            access = request.access = await self._access_key(claim.access_key_id, request.address)
+            access = request.access = await self.pipeline.access_key(claim.access_key_id, request.address)
             request.access_key_id = claim.access_key_id
             secret = access.secret_access_key
             signature.verify(claim, secret, request.method, raw_path, request.pairs, request.headers)
@@ -135,9 +134,6 @@ class Front:
         if "x-amz-security-token" in request.headers or "X-Amz-Security-Token" in request.query:
             raise S3Error("InvalidToken", "there are no session tokens here; leave x-amz-security-token out")
         request.payload = Payload(request.receive, request.headers, claim, key)
-
-    async def _access_key(self, id: str, address: str) -> Any:
-        return self.app.keys.cached_access(id) or await self.pipeline.access_key(id, address)
 
     def _operation(self, request: Request) -> Handler:
         level = "object" if request.key else "bucket" if request.bucket else "service"

@@ -55,7 +55,7 @@ async def put_lifecycle(request: Request) -> Answer:
     return Answer()
 
 
-def _rule(said: Element) -> "storage_pb2.LifecycleRuleSettings":
+def _rule(said: Element) -> storage_pb2.LifecycleRuleSettings:
     """One rule. Raises Malformed, and S3Error for what no rule can do here."""
     for child in said:
         if child.tag in FUTURE:

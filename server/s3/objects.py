@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator, MutableMapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -77,7 +77,7 @@ async def get_object(request: Request) -> None:
         sent = {"content-type": first.content_type, **head.headers}
         if sent.get("content-disposition") == disposition(request.key):
             del sent["content-disposition"]  # which is that of the documented API, and not the object's own
-        if head.status == 206:  # of which the checksums are not
+        if head.status != 200:  # of which the checksums are not
             sent = {name: value for name, value in sent.items() if not name.startswith("x-amz-checksum-")}
         if head.status != 304:
             sent |= overrides
@@ -86,8 +86,9 @@ async def get_object(request: Request) -> None:
         if only_head or head.status == 304 or len(first.data) == int(sent["content-length"]):
             await request.send(begin)
             await request.send({"type": "http.response.body", "body": first.data})
-            async for _ in responses:  # there are none, and so the call has ended well
-                pass
+            with suppress(ApiError):  # it is answered
+                async for _ in responses:  # there are none, and so the call has ended well
+                    pass
         else:
             await _send_pieces(request, begin, first.data, responses)
 

@@ -172,7 +172,7 @@ def split_path(raw_path: str, host: str, domain: str) -> tuple[str, str]:
             path = unquote(path, errors="strict")
         except UnicodeDecodeError:
             raise S3Error("InvalidURI", "the path is not UTF-8") from None
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    name = (host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host).lower()
     if domain and name.endswith(f".{domain}"):
         bucket, key = name[: -len(domain) - 1], path
     else:

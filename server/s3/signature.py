@@ -193,6 +193,7 @@ def canonical_query(pairs: Sequence[tuple[str, str]]) -> str:
     return "&".join([f"{name}={value}" for name, value in encoded])
 
 
+@lru_cache(1024)
 def seconds_of(moment: str) -> int:
     """Unix time of "20130524T000000Z". Raises S3Error when there is no such moment."""
     found = MOMENT.fullmatch(moment)

@@ -12,7 +12,8 @@ from sqlalchemy.dialects import postgresql
 from thecloud.v1 import objects_pb2 as pb
 from thecloud.v1 import storage_pb2
 
-from server import changes, db, object_downloads, object_lists, object_rows, object_uploads
+from server import bucket_access, changes, db, object_downloads, object_lists, object_rows, object_uploads
+from server.bucket_access import Question
 from server.call import Call
 from server.errors import ApiError, invalid
 from server.object_lists import Asked
@@ -28,6 +29,7 @@ from server.object_rows import (
     shown_whole,
 )
 from server.object_uploads import Received
+from server.resources import Resource
 from server.services.storage_parts import add_part
 
 if TYPE_CHECKING:
@@ -50,8 +52,11 @@ class ObjectService:
     def __init__(self, app: "App") -> None:
         self.app = app
 
+    async def admits(self, call: Call, request: Any) -> bool:
+        return await bucket_access.admits(self.app, call, request)
+
     async def ListObjectKeys(self, call: Call, request: pb.ListObjectKeysRequest) -> pb.ListObjectKeysResponse:
-        bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         page = await object_lists.keys(call.tx, asked(bucket, request, request.after))
         return pb.ListObjectKeysResponse(
             objects=map(shown, page.rows), common_prefixes=open_prefixes(call, bucket, "object", page.prefixes),
@@ -59,7 +64,8 @@ class ObjectService:
         )  # fmt: skip
 
     async def ListAllVersions(self, call: Call, request: pb.ListAllVersionsRequest) -> pb.ListAllVersionsResponse:
-        bucket, after = await readable_bucket(call.tx, request.bucket, call.tenant_id), None
+        bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
+        after = None
         if request.after_version_id:
             if not request.after_key:
                 raise invalid("after_key", "say of which key after_version_id is")
@@ -77,7 +83,7 @@ class ObjectService:
     async def prepare_CopyObject(self, call: Call, request: pb.CopyObjectRequest) -> tuple[Object, Received]:
         object_rows.told(request.properties, request.tags)
         async with self.app.db.reading() as tx:
-            bucket = await own_bucket(tx, request.bucket, call.tenant_id)
+            bucket = await own_bucket(tx, request.bucket, call.tenant_id, question=Question(call, request))
             latest = await object_rows.version(tx, bucket, request.key)
         object_rows.judge(bucket, request.key, latest, request.if_match, request.if_none_match)
         source = await self._source(call, request)
@@ -87,14 +93,14 @@ class ObjectService:
         if algorithm == source.checksum_algorithm and "-" not in source.checksum_value:
             value = source.checksum_value
         copied = await object_uploads.copy(
-            self.app, call.tenant_id, source, end=source.size_bytes, algorithm="" if value else algorithm
+            self.app, bucket, source, end=source.size_bytes, algorithm="" if value else algorithm
         )
         call.undo = partial(self.app.drivers.objects.delete, copied.id)
         return source, replace(copied, checksum_algorithm=algorithm, checksum_value=value or copied.checksum_value)
 
     async def CopyObject(self, call: Call, request: pb.CopyObjectRequest) -> storage_pb2.Object:
         source, copied = call.prepared
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         told = object_rows.told(request.properties, request.tags)
         if not request.HasField("properties"):
             told |= {"metadata": source.metadata, "headers": source.headers}
@@ -109,10 +115,11 @@ class ObjectService:
     async def prepare_CopyPart(self, call: Call, request: pb.CopyPartRequest) -> Received:
         async with self.app.db.reading() as tx:
             upload = await db.get(tx, Upload, request.id, call.tenant_id)
+            bucket = await own_bucket(tx, upload.bucket, call.tenant_id, question=Question(call, request, upload.key))
         source = await self._source(call, request)
         start, end = _range(source, request.source_range)
         copied = await object_uploads.copy(
-            self.app, call.tenant_id, source, start=start, end=end, algorithm=upload.checksum_algorithm
+            self.app, bucket, source, start=start, end=end, algorithm=upload.checksum_algorithm
         )
         call.undo = partial(self.app.drivers.objects.delete, copied.id)
         return copied
@@ -121,11 +128,12 @@ class ObjectService:
         return await add_part(self.app, call, request.id, request.part)
 
     async def DeleteObjects(self, call: Call, request: pb.DeleteObjectsRequest) -> pb.DeleteObjectsResponse:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         await object_rows.whole(call.tx, bucket)  # a lock for each of 1,000 keys would be more than the database has
         response = pb.DeleteObjectsResponse()
         for each in request.objects:
-            if call.may("storage:delete", "object", name=f"{bucket.name}/{each.key}"):
+            wanted = storage_pb2.DeleteObjectRequest(bucket=bucket.name, key=each.key, version_id=each.version_id)
+            if bucket_access.may("storage:delete", bucket, Question(call, wanted)):
                 response.deleted.append(await _deleted(call, bucket, each))
             else:
                 error = denied("storage:delete", f"object:{bucket.name}/{each.key}")
@@ -136,7 +144,7 @@ class ObjectService:
     async def ListMultipartUploads(
         self, call: Call, request: pb.ListMultipartUploadsRequest
     ) -> pb.ListMultipartUploadsResponse:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         try:
             after_id = UUID(request.after_id) if request.after_id else None
         except ValueError:
@@ -151,7 +159,8 @@ class ObjectService:
 
     async def ListParts(self, call: Call, request: pb.ListPartsRequest) -> pb.ListPartsResponse:
         upload = await db.get(call.tx, Upload, request.id, call.tenant_id)
-        if not call.may("storage:read", Upload.KIND, request.id, upload.name):
+        await own_bucket(call.tx, upload.bucket, call.tenant_id, question=Question(call, request, upload.key))
+        if not (call.admitted or call.may("storage:read", Upload.KIND, request.id, upload.name)):
             raise denied("storage:read", f"{Upload.KIND}:{upload.name}")
         size = min(request.page_size or db.MOST, db.MOST)
         found = await db.rows(call.tx, Part, _PARTS, upload=upload.id, after=request.after, most=size + 1)
@@ -167,20 +176,22 @@ class ObjectService:
         return await _changed(call, request, is_public=request.is_public)
 
     async def GetObject(self, call: Call, request: pb.GetObjectRequest) -> storage_pb2.Object:
-        _, row = await object_rows.readable(
-            call.tx, request.bucket, request.key, request.version_id, call.tenant_id
-        )  # fmt: skip
-        return shown_whole(row)
+        question = Question(call, request)
+        bucket, row = await object_rows.readable(call.tx, question)
+        found = shown_whole(row)
+        if not question.shows(bucket, "s3:GetObjectTagging"):
+            found.ClearField("tags")
+        return found
 
     async def _source(self, call: Call, request: pb.CopyObjectRequest | pb.CopyPartRequest) -> Object:
         """The object to copy, if the caller may read it and it is as the conditions want."""
-        name = f"{request.source_bucket}/{request.source_key}"
-        if not call.may("storage:read", "object", name=name):
-            raise denied("storage:read", f"object:{name}")
+        wanted = storage_pb2.DownloadObjectRequest(
+            bucket=request.source_bucket, key=request.source_key, version_id=request.source_version_id
+        )
+        if not await bucket_access.may_read(self.app, call, wanted):
+            raise denied("storage:read", f"object:{request.source_bucket}/{request.source_key}")
         async with self.app.db.reading() as tx:
-            _, row = await object_rows.readable(
-                tx, request.source_bucket, request.source_key, request.source_version_id, call.tenant_id
-            )
+            _, row = await object_rows.readable(tx, Question(call, wanted))
         object_uploads.need_here(self.app, row)
         if object_downloads.unchanged(row, request, "source_"):
             raise object_downloads.changed(row)
@@ -195,7 +206,10 @@ def asked(bucket: Bucket, request: Any, after: str, **place: Any) -> Asked:
 
 def open_prefixes(call: Call, bucket: Bucket, kind: str, prefixes: Sequence[str]) -> Iterator[str]:
     """Those that the caller may see."""
-    return (each for each in prefixes if call.may("storage:read", kind, name=f"{bucket.name}/{each}"))
+    for each in prefixes:
+        resource = Resource(kind, name=f"{bucket.name}/{each}", tenant=str(call.tenant or ""))
+        if call.access.may("storage:read", resource, call.context, default=call.admitted):
+            yield each
 
 
 def denied(permission: str, what: str) -> ApiError:
@@ -218,7 +232,7 @@ async def _deleted(call: Call, bucket: Bucket, wanted: pb.ObjectReference) -> pb
 async def _changed(
     call: Call, request: pb.SetObjectTagsRequest | pb.SetObjectAccessRequest, **columns: object
 ) -> storage_pb2.Object:  # fmt: skip
-    bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+    bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
     await object_rows.alone(call.tx, bucket, request.key)
     row = await object_rows.version(call.tx, bucket, request.key, request.version_id)
     if row is None or row.delete_marker:

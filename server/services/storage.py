@@ -4,7 +4,7 @@ The blob of an object is stored first, whole and durable; then one transaction h
 """
 
 import ipaddress
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,17 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import storage_pb2 as pb
 
-from server import changes, db, object_rows, object_uploads, quota, rating
+from server import (
+    bucket_access,
+    changes,
+    db,
+    object_encryption,
+    object_rows,
+    object_uploads,
+    quota,
+    rating,
+)
+from server.bucket_access import Question
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid, not_found
@@ -36,6 +46,7 @@ from server.object_rows import (
     shown_bucket,
 )
 from server.object_uploads import GIB, Received
+from server.services import storage_rules, storage_scrubber
 from server.services.storage_parts import MultipartUploads
 from server.work import wake
 
@@ -79,6 +90,9 @@ class StorageService(MultipartUploads):
     def __init__(self, app: "App") -> None:
         self.app = app
 
+    async def admits(self, call: Call, request: Any) -> bool:
+        return await bucket_access.admits(self.app, call, request)
+
     async def ListBuckets(self, call: Call, request: pb.ListBucketsRequest) -> pb.ListBucketsResponse:
         found, token = await db.page(
             call.tx, Bucket, _own if request.own else _listed, size=request.page_size, token=request.page_token,
@@ -99,7 +113,7 @@ class StorageService(MultipartUploads):
                            kind="bucket", name=request.name) from None  # fmt: skip
 
     async def DeleteBucket(self, call: Call, request: pb.DeleteBucketRequest) -> Empty:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, lock=True)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, lock=True, question=Question(call, request))
         if not request.force and await db.value(call.tx, _IN_IT, bucket_id=bucket.id):
             raise ApiError("IN_USE", f"bucket {bucket.name} is not empty; empty it, or say force=true", kind="bucket",
                            id=str(bucket.id), by="objects")  # fmt: skip
@@ -111,13 +125,13 @@ class StorageService(MultipartUploads):
     async def SetBucketVersioning(
         self, call: Call, request: pb.SetBucketVersioningRequest
     ) -> pb.SetBucketVersioningResponse:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, lock=True)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, lock=True, question=Question(call, request))
         off = "OFF" if bucket.versioning == "OFF" else "SUSPENDED"
         await changes.update(call.tx, bucket, versioning="ENABLED" if request.enabled else off)
         return pb.SetBucketVersioningResponse(status="updated")
 
     async def ListObjects(self, call: Call, request: pb.ListObjectsRequest) -> pb.ListObjectsResponse:
-        bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         if request.prefix:
             found, token = await _by_key(call.tx, bucket, request)
         else:
@@ -133,15 +147,15 @@ class StorageService(MultipartUploads):
             raise invalid("key", "this wants 1 to 1,024 bytes, and none of them zero")
         object_rows.told(first.properties, first.tags)
         async with self.app.db.reading() as tx:
-            bucket = await own_bucket(tx, first.bucket, call.tenant_id)
+            bucket = await own_bucket(tx, first.bucket, call.tenant_id, question=Question(call, first))
             if first.if_match or first.if_none_match:
                 latest = await object_rows.version(tx, bucket, first.key)
                 object_rows.judge(bucket, first.key, latest, first.if_match, first.if_none_match)
-        return await object_uploads.prepared(self.app, call, first, more)
+        return await object_uploads.prepared(self.app, call, bucket, first, more)
 
     async def UploadObject(self, call: Call, request: pb.UploadObjectRequest) -> pb.Object:
         received: Received = call.prepared
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         return shown(await object_rows.add(
             call.tx, bucket, request.key, user_id=call.principal.user_id, if_match=request.if_match,
             if_none_match=request.if_none_match, host=object_uploads.host(self.app), is_public=request.is_public,
@@ -149,7 +163,7 @@ class StorageService(MultipartUploads):
             **received.columns(), **object_rows.told(request.properties, request.tags),
         ))  # fmt: skip
 
-    async def DownloadObject(self, call: Call, request: pb.DownloadObjectRequest) -> AsyncIterator[HttpBody]:
+    async def DownloadObject(self, call: Call, request: pb.DownloadObjectRequest) -> AsyncGenerator[HttpBody]:
         if request.part_number and request.range:
             raise invalid("part_number", "ask for a part or for a range")
         for attempt in range(1, TRIES + 1):
@@ -157,12 +171,12 @@ class StorageService(MultipartUploads):
             if request.only_head:
                 yield planned.head(b"")
                 return
-            async with aclosing(self.app.drivers.objects.get(row.id, planned.start, planned.end)) as pieces:
+            async with aclosing(object_encryption.plain(self.app, row, planned.start, planned.end)) as pieces:
                 try:
                     piece = await anext(pieces, b"") if planned.end > planned.start else b""
                 except LookupError:  # it was overwritten since we looked
                     if attempt == TRIES:
-                        raise
+                        raise object_encryption.damaged(row.id) from None
                     continue
                 sent = len(piece)
                 yield planned.head(piece[:PIECE])
@@ -176,7 +190,7 @@ class StorageService(MultipartUploads):
             return
 
     async def DeleteObject(self, call: Call, request: pb.DeleteObjectRequest) -> Empty:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         if request.version_id:
             done = await object_rows.remove(call.tx, bucket, request.key, request.version_id) is not None
         else:
@@ -188,7 +202,7 @@ class StorageService(MultipartUploads):
     async def ListObjectVersions(
         self, call: Call, request: pb.ListObjectVersionsRequest
     ) -> pb.ListObjectVersionsResponse:
-        bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         found, token = await db.page(
             call.tx, Object, _versions, size=request.page_size, token=request.page_token, bucket_id=bucket.id,
             key=request.key,
@@ -197,47 +211,50 @@ class StorageService(MultipartUploads):
 
     async def GetStorageCluster(self, call: Call, request: pb.GetStorageClusterRequest) -> pb.StorageCluster:
         nodes = await self.app.drivers.objects.nodes()
+        async with self.app.db.reading() as tx:
+            state = await storage_scrubber.state(tx, object_uploads.host(self.app))
         return pb.StorageCluster(nodes=(
             pb.StorageNode(id=node.id, address=node.address, data_dir=node.data_dir, status=node.status,
-                           last_seen=node.last_seen)
+                           last_seen=node.last_seen, **state)
             for node in nodes
         ))  # fmt: skip
 
     async def ListLifecycleRules(
         self, call: Call, request: pb.ListLifecycleRulesRequest
     ) -> pb.ListLifecycleRulesResponse:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         found, token = await db.page(
             call.tx, LifecycleRule, _rules, size=request.page_size, token=request.page_token, bucket_id=bucket.id
         )
         return pb.ListLifecycleRulesResponse(rules=map(db.to_message, found), next_page_token=token)
 
     async def CreateLifecycleRule(self, call: Call, request: pb.CreateLifecycleRuleRequest) -> pb.LifecycleRule:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
-        try:
-            return db.to_message(await changes.insert(  # type: ignore[no-any-return]
-                call.tx, LifecycleRule, id=uuid4(), tenant_id=call.tenant_id, user_id=call.principal.user_id,
-                bucket_id=bucket.id, bucket_name=bucket.name, prefix=request.prefix,
-                expiration_days=request.expiration_days, enabled=not request.HasField("enabled") or request.enabled,
-            ))  # fmt: skip
-        except asyncpg.UniqueViolationError:
-            raise ApiError("ALREADY_EXISTS", f"the bucket has a rule for {request.prefix!r} already; delete that first",
-                           kind="lifecycle_rule", name=request.prefix) from None  # fmt: skip
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, lock=True, question=Question(call, request))
+        return db.to_message(await storage_rules.create(call, bucket, request))  # type: ignore[no-any-return]
 
     async def DeleteLifecycleRule(self, call: Call, request: pb.DeleteLifecycleRuleRequest) -> Empty:
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         rule = await db.first(call.tx, LifecycleRule, _RULE, bucket_id=bucket.id, rule=UUID(request.id))
         if rule is None:
             raise not_found("lifecycle_rule", request.id)
         await changes.delete(call.tx, rule)
         return Empty()
 
+    async def SetLifecycleRules(
+        self, call: Call, request: pb.SetLifecycleRulesRequest
+    ) -> pb.SetLifecycleRulesResponse:  # fmt: skip
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, lock=True, question=Question(call, request))
+        rules = await storage_rules.replace(call, bucket, request.rules)
+        return pb.SetLifecycleRulesResponse(rules=map(db.to_message, rules))
+
+    async def PreviewLifecycle(self, call: Call, request: pb.PreviewLifecycleRequest) -> pb.PreviewLifecycleResponse:
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
+        return await storage_rules.preview(call, bucket, request)
+
     async def _look_up(self, call: Call, request: pb.DownloadObjectRequest) -> tuple[Object, Plan]:
         """What is to be sent, and how."""
         async with self.app.db.reading() as tx:
-            bucket, row = await object_rows.readable(
-                tx, request.bucket, request.key, request.version_id, call.tenant_id
-            )
+            bucket, row = await object_rows.readable(tx, Question(call, request))
             sizes = await object_rows.sizes(tx, row) if request.part_number else ()
         object_uploads.need_here(self.app, row)
         checksums = call.metadata.get("x-amz-checksum-mode", "").upper() == "ENABLED"

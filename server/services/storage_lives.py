@@ -1,7 +1,7 @@
-"""What becomes of buckets, blobs, uploads and objects after the replies: emptied, deleted, swept, expired."""
+"""What becomes of buckets, blobs and uploads after the replies: emptied, deleted, swept."""
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql
 from server import changes, db, object_rows
 from server.db import Tx
 from server.object_rows import Bucket, LifecycleRule, O, Object, Part, Upload
-from server.work import LONGER, RECONCILERS, every, nudge
+from server.work import LONGER, RECONCILERS, every
 
 if TYPE_CHECKING:
     from server.app import App
@@ -34,18 +34,6 @@ _ABANDONED = (
     sa.select(Upload.TABLE).where(U.created_at < sa.bindparam("before", type_=U.created_at.type)).limit(BATCH)
     .with_for_update(skip_locked=True)
 )  # fmt: skip
-_ENABLED = sa.select(L.id).where(L.enabled)
-
-
-def _expired(bounded: bool) -> sa.Select[Any]:
-    found = sa.select(O.key).where(
-        O.bucket_id == _bucket, O.is_latest, ~O.delete_marker, O.key >= sa.bindparam("prefix", type_=sa.Text),
-        O.created_at < sa.bindparam("before", type_=O.created_at.type),
-    )  # fmt: skip
-    return (found.where(O.key < sa.bindparam("beyond", type_=sa.Text)) if bounded else found).limit(BATCH)
-
-
-_EXPIRED = {bounded: _expired(bounded) for bounded in (False, True)}
 
 
 async def forget(tx: Tx, upload: Upload) -> None:
@@ -80,36 +68,8 @@ async def reconcile_blob(app: "App", id: UUID) -> timedelta | None:
     return None
 
 
-async def reconcile_rule(app: "App", id: UUID) -> timedelta | None:
-    """Delete objects that are as old as a rule says, some at a time; each by itself, so that nobody waits for long."""
-    async with app.db.reading() as tx:
-        rule = await db.find(tx, LifecycleRule, id)
-        bucket = await db.find(tx, Bucket, rule.bucket_id) if rule else None
-        if rule is None or bucket is None or bucket.deleted_at or not rule.enabled:
-            return None
-        before = datetime.now(UTC) - timedelta(days=rule.expiration_days)
-        beyond = object_rows.beyond(rule.prefix)
-        found = await db.records(
-            tx, _EXPIRED[beyond is not None], bucket_id=bucket.id, prefix=rule.prefix, beyond=beyond, before=before
-        )
-    for each in found:
-        async with app.db.transaction() as tx:
-            if now := await db.find(tx, Bucket, bucket.id, lock=True):  # which may keep versions since
-                await object_rows.hide(tx, now, each["key"], rule.user_id, before=before)
-    return timedelta(0) if len(found) == BATCH else None
-
-
 RECONCILERS[Bucket.KIND], RECONCILERS["blob"] = reconcile_bucket, reconcile_blob
-RECONCILERS[LifecycleRule.KIND] = reconcile_rule
 LONGER[f"{__name__}.collect"] = 6 * 3600.0  # seconds; it looks at all there is
-
-
-@every(timedelta(days=1))
-async def expire(app: "App") -> None:
-    """Have every rule that is in force looked at."""
-    async with app.db.transaction() as tx:
-        for each in await db.records(tx, _ENABLED):
-            await nudge(tx, LifecycleRule.KIND, each["id"])
 
 
 @every(timedelta(hours=1))

@@ -13,7 +13,8 @@ from sqlalchemy.dialects import postgresql
 from thecloud.v1 import storage_pb2 as pb
 
 from drivers.objects import NoRoom
-from server import changes, db, object_parts, object_rows, object_uploads
+from server import changes, db, object_encryption, object_parts, object_rows, object_uploads
+from server.bucket_access import Question
 from server.call import Call
 from server.errors import ApiError, invalid
 from server.object_rows import Part, Upload, own_bucket, shown, shown_upload
@@ -43,7 +44,7 @@ class MultipartUploads:
 
     async def BeginMultipartUpload(self, call: Call, request: pb.BeginMultipartUploadRequest) -> pb.MultipartUpload:
         told = object_rows.told(request.properties, request.tags)
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id)
+        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         return shown_upload(await changes.insert(
             call.tx, Upload, id=uuid4(), tenant_id=call.tenant_id, user_id=call.principal.user_id,
             bucket_id=bucket.id, bucket=bucket.name, key=request.key, name=f"{bucket.name}/{request.key}",
@@ -61,18 +62,20 @@ class MultipartUploads:
         if not first.part:
             raise invalid("part", "this wants the number of the part, 1 to 10,000")
         async with self.app.db.reading() as tx:
-            algorithm = (await db.get(tx, Upload, id, call.tenant_id)).checksum_algorithm
+            upload = await db.get(tx, Upload, id, call.tenant_id)
+            bucket = await own_bucket(tx, upload.bucket, call.tenant_id, question=Question(call, first, upload.key))
+        algorithm = upload.checksum_algorithm
         if algorithm and first.checksum_algorithm not in ("", algorithm):
             raise invalid("checksum_algorithm", f"the upload was begun with {algorithm}; use that")
-        return await object_uploads.prepared(self.app, call, first, more, algorithm)
+        return await object_uploads.prepared(self.app, call, bucket, first, more, algorithm)
 
     async def UploadPart(self, call: Call, request: pb.UploadPartRequest) -> pb.Part:
         return await add_part(self.app, call, request.id, request.part)
 
     async def prepare_CompleteMultipartUpload(self, call: Call, request: pb.CompleteMultipartUploadRequest) -> Composed:
-        store = self.app.drivers.objects
         async with self.app.db.reading() as tx:
             upload = await db.get(tx, Upload, request.id, call.tenant_id)
+            bucket = await own_bucket(tx, upload.bucket, call.tenant_id, question=Question(call, request, upload.key))
             there = await db.rows(tx, Part, _PARTS, upload=upload.id)
         if not there:
             raise invalid("id", "the upload has no parts yet; upload at least one")
@@ -82,16 +85,19 @@ class MultipartUploads:
             object_uploads.need_here(self.app, part)
         id = uuid4()
         try:
-            stored = await store.compose(id, [part.id for part in parts])
+            kept = await object_encryption.compose(self.app, bucket, id, parts)
         except NoRoom:
             raise object_uploads.no_room() from None
-        call.undo = partial(store.delete, id)
-        async with aclosing(store.get(id, 0, min(stored.size_bytes, object_uploads.SNIFFED))) as pieces:
+        call.undo = partial(self.app.drivers.objects.delete, id)
+        sniffed = min(kept.size_bytes, object_uploads.SNIFFED)
+        async with aclosing(object_encryption.plain(self.app, kept, 0, sniffed)) as pieces:
             beginning = await anext(pieces, b"")
-        stored = replace(stored, md5=object_parts.etag(parts) or stored.md5)
+        stored = replace(kept.stored, md5=object_parts.etag(parts) or kept.stored.md5)
         value = object_parts.checksum(upload.checksum_algorithm, parts)
         kind = upload.content_type or object_uploads.looks_like(beginning)
-        return Composed(Received(id, stored, kind, upload.checksum_algorithm if value else "", value), parts)
+        algorithm = upload.checksum_algorithm if value else ""
+        received = Received(id, stored, kind, algorithm, value, kept.wrapped_key, kept.blob_checksum)
+        return Composed(received, parts)
 
     async def CompleteMultipartUpload(self, call: Call, request: pb.CompleteMultipartUploadRequest) -> pb.Object:
         composed: Composed = call.prepared
@@ -102,7 +108,8 @@ class MultipartUploads:
             raise ApiError("IN_USE", "parts were uploaded meanwhile; complete it again", kind="multipart_upload",
                            id=request.id, by="parts")  # fmt: skip
         await storage_lives.forget(call.tx, upload)
-        bucket = await own_bucket(call.tx, upload.bucket, call.tenant_id)
+        question = Question(call, request, upload.key)
+        bucket = await own_bucket(call.tx, upload.bucket, call.tenant_id, question=question)
         return shown(await object_rows.add(
             call.tx, bucket, upload.key, user_id=call.principal.user_id, if_match=request.if_match,
             if_none_match=request.if_none_match, host=object_uploads.host(self.app), metadata=upload.metadata,
@@ -112,7 +119,9 @@ class MultipartUploads:
         ))  # fmt: skip
 
     async def AbortMultipartUpload(self, call: Call, request: pb.AbortMultipartUploadRequest) -> Empty:
-        await storage_lives.forget(call.tx, await db.get(call.tx, Upload, request.id, call.tenant_id, lock=True))
+        upload = await db.get(call.tx, Upload, request.id, call.tenant_id, lock=True)
+        await own_bucket(call.tx, upload.bucket, call.tenant_id, question=Question(call, request, upload.key))
+        await storage_lives.forget(call.tx, upload)
         return Empty()
 
 
@@ -125,5 +134,5 @@ async def add_part(app: "App", call: Call, upload_id: str, number: int) -> pb.Pa
         call.tx, Part, id=received.id, tenant_id=upload.tenant_id, upload_id=upload.id, part_number=number,
         size_bytes=received.stored.size_bytes, etag=received.stored.sha256, host=object_uploads.host(app),
         md5=received.stored.md5, checksum_algorithm=received.checksum_algorithm,
-        checksum_value=received.checksum_value,
+        checksum_value=received.checksum_value, wrapped_key=received.wrapped_key,
     ))  # fmt: skip

@@ -55,12 +55,13 @@ async def test_others_are_unknown(cloud: Cloud, ada: Person, id: str) -> None:
 
 
 async def test_who_guesses_is_slowed_down(cloud: Cloud) -> None:
-    reasons = set()
-    for _ in range(301):
+    for _ in range(3000):
         with pytest.raises(ApiError) as refused:
             await pair_of(cloud, f"TC{uuid4().hex[:18]}")
-        reasons.add(refused.value.reason)
-    assert reasons == {"UNAUTHENTICATED", "RATE_LIMITED"}
+        if refused.value.reason == "RATE_LIMITED":
+            return
+        assert refused.value.reason == "UNAUTHENTICATED"
+    pytest.fail("nobody was slowed down")
 
 
 async def test_its_id_alone_opens_nothing(cloud: Cloud, ada: Person) -> None:

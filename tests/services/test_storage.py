@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from server import object_rows
-from server.services import storage_lives
+from server.services import storage_lives, storage_rules
 from tests.conftest import Cloud, Person
 
 
@@ -410,9 +410,7 @@ class TestLifecycle:
     async def test_what_is_old_enough_expires(
         self, cloud: Cloud, ada: Person, monkeypatch: pytest.MonkeyPatch, kept: bool
     ) -> None:
-        monkeypatch.setattr(storage_lives, "BATCH", 2)
-        for bounded in (False, True):
-            monkeypatch.setitem(storage_lives._EXPIRED, bounded, storage_lives._EXPIRED[bounded].limit(2))
+        monkeypatch.setattr(storage_rules, "BATCH", 2)
         await bucket(ada)
         if kept:
             await versioned(ada)
@@ -424,7 +422,7 @@ class TestLifecycle:
         await ada.rest.post(path, json={"prefix": "logs/", "expiration_days": 30})
         await ada.rest.post(path, json={"prefix": "off/", "expiration_days": 30, "enabled": False})
         await ada.rest.post(path, json={"prefix": "other", "expiration_days": 32})
-        await storage_lives.expire(cloud.app)
+        await storage_rules.expire(cloud.app)
         await cloud.settle()
         assert sorted(await keys(ada)) == ["log", "logs/new", "off/1", "other"]
         versions = (await ada.rest.get("/storage/versions/assets/logs/1")).json()

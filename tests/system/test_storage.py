@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.services import storage_lives
+from server.services import storage_lives, storage_scrubber
 from tests.conftest import until
 from tests.system.process import Person, Thecloud
 
@@ -165,3 +165,36 @@ async def test_a_large_object_goes_through_little_memory(cloud: Thecloud) -> Non
     after_get = cloud.process.most_memory() - before
     print(f"put {after_put / 2**20:.1f} MiB, get {after_get / 2**20:.1f} MiB")
     assert max(after_put, after_get) <= GROWTH
+
+
+@pytest.mark.timeout(120)
+async def test_encrypted_objects_are_there_after_a_kill_and_damage_is_found(cloud: Thecloud) -> None:
+    await cloud.up()
+    person = await cloud.person()
+    assert (await person.rest.post("/storage/buckets", json={"name": "photos"})).status_code == 201
+    await cloud.value("update buckets set encryption_enabled = true")
+    contents, made = {"whole": os.urandom(5000), "flipped": os.urandom(5000)}, {}
+    for name, content in contents.items():
+        made[name] = (await person.rest.put(f"/storage/photos/{name}", content=content)).json()
+    assert cloud.process
+    await cloud.process.kill()
+    await cloud.up()
+    for name, content in contents.items():
+        assert (await person.rest.get(f"/storage/photos/{name}")).content == content
+    assert not any(content[:10] in file.read_bytes() for file in files(cloud) for content in contents.values())
+
+    [file] = [file for file in files(cloud) if file.name == made["flipped"]["id"]]
+    damaged = bytearray(file.read_bytes())
+    damaged[3] ^= 1
+    file.write_bytes(damaged)
+    assert (await person.rest.get("/storage/photos/flipped")).status_code == 503
+    await cloud.value("update objects set created_at = created_at - interval '8 days'")
+    await cloud.value(f"update work set due_at = now() where kind = '{storage_scrubber.__name__}.scrub_host'")
+    async with asyncio.timeout(60):
+        while True:
+            [node] = (await person.rest.get("/storage/cluster/status")).json()["nodes"]
+            if node["corrupt_objects"]:
+                break
+            await asyncio.sleep(0.1)
+    assert (node["objects"], node["corrupt_objects"], node["missing_objects"]) == (2, 1, 0)
+    assert (await person.rest.get("/storage/photos/whole")).content == contents["whole"]

@@ -29,7 +29,7 @@ from thecloud.v1 import options_pb2 as thecloud_dot_v1_dot_options__pb2
 from thecloud.v1 import storage_pb2 as thecloud_dot_v1_dot_storage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!thecloud/v1/bucket_settings.proto\x12\x0bthecloud.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x19thecloud/v1/options.proto\x1a\x19thecloud/v1/storage.proto\"\xe6\x01\n\x0e\x42ucketSettings\x12#\n\x06\x62ucket\x18\x01 \x01(\x0b\x32\x13.thecloud.v1.Bucket\x12M\n\x04tags\x18\x02 \x03(\x0b\x32%.thecloud.v1.BucketSettings.TagsEntryB\x18\xbaH\x15\x9a\x01\x12\x10\x32\"\x07r\x05\x10\x01\x18\x80\x01*\x05r\x03\x18\x80\x02\x12#\n\x04\x63ors\x18\x03 \x03(\x0b\x32\x15.thecloud.v1.CorsRule\x12\x0e\n\x06policy\x18\x04 \x01(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf3\x01\n\x08\x43orsRule\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12#\n\x0f\x61llowed_origins\x18\x02 \x03(\tB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x64\x12\x45\n\x0f\x61llowed_methods\x18\x03 \x03(\tB,\xbaH)\x92\x01&\x08\x01\x10\x05\" r\x1eR\x03GETR\x03PUTR\x04HEADR\x04POSTR\x06\x44\x45LETE\x12!\n\x0f\x61llowed_headers\x18\x04 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x64\x12 \n\x0e\x65xpose_headers\x18\x05 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x64\x12 \n\x0fmax_age_seconds\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\";\n\tCorsRules\x12.\n\x05rules\x18\x01 \x03(\x0b\x32\x15.thecloud.v1.CorsRuleB\x08\xbaH\x05\x92\x01\x02\x10\x64\"\x84\x01\n\nBucketTags\x12I\n\x04tags\x18\x01 \x03(\x0b\x32!.thecloud.v1.BucketTags.TagsEntryB\x18\xbaH\x15\x9a\x01\x12\x10\x32\"\x07r\x05\x10\x01\x18\x80\x01*\x05r\x03\x18\x80\x02\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x10GetBucketRequest\x12\x19\n\x06\x62ucket\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\"\xdb\x01\n\x13UpdateBucketRequest\x12\x19\n\x06\x62ucket\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x16\n\tis_public\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x1f\n\x12\x65ncryption_enabled\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12%\n\x04tags\x18\x04 \x01(\x0b\x32\x17.thecloud.v1.BucketTags\x12$\n\x04\x63ors\x18\x05 \x01(\x0b\x32\x16.thecloud.v1.CorsRulesB\x0c\n\n_is_publicB\x15\n\x13_encryption_enabled\"P\n\x16SetBucketPolicyRequest\x12\x19\n\x06\x62ucket\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x1b\n\x06policy\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x02(\x80\xa0\x01\"6\n\x19\x44\x65leteBucketPolicyRequest\x12\x19\n\x06\x62ucket\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?2\xed\x05\n\x15\x42ucketSettingsService\x12\x8d\x01\n\tGetBucket\x12\x1d.thecloud.v1.GetBucketRequest\x1a\x1b.thecloud.v1.BucketSettings\"D\xaa\xd4\x18\x1f\x1a\x0cstorage:read\"\x0f\x62ucket/{bucket}\x82\xd3\xe4\x93\x02\x1b\x12\x19/storage/buckets/{bucket}\x12\xae\x01\n\x0cUpdateBucket\x12 .thecloud.v1.UpdateBucketRequest\x1a\x1b.thecloud.v1.BucketSettings\"_\xaa\xd4\x18\x37\x1a\rstorage:write\"\x0f\x62ucket/{bucket}*\x15STORAGE_BUCKET_UPDATE\x82\xd3\xe4\x93\x02\x1e\x32\x19/storage/buckets/{bucket}:\x01*\x12\xc7\x01\n\x0fSetBucketPolicy\x12#.thecloud.v1.SetBucketPolicyRequest\x1a\x1b.thecloud.v1.BucketSettings\"r\xaa\xd4\x18\x43\x1a\x15storage_policy:update\"\x0f\x62ucket/{bucket}*\x19STORAGE_BUCKET_POLICY_SET\x82\xd3\xe4\x93\x02%\x1a /storage/buckets/{bucket}/policy:\x01*\x12\xc8\x01\n\x12\x44\x65leteBucketPolicy\x12&.thecloud.v1.DeleteBucketPolicyRequest\x1a\x16.google.protobuf.Empty\"r\xaa\xd4\x18\x46\x1a\x15storage_policy:update\"\x0f\x62ucket/{bucket}*\x1cSTORAGE_BUCKET_POLICY_DELETE\x82\xd3\xe4\x93\x02\"* /storage/buckets/{bucket}/policyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!thecloud/v1/bucket_settings.proto\x12\x0bthecloud.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x19thecloud/v1/options.proto\x1a\x19thecloud/v1/storage.proto\"\xe6\x01\n\x0e\x42ucketSettings\x12#\n\x06\x62ucket\x18\x01 \x01(\x0b\x32\x13.thecloud.v1.Bucket\x12M\n\x04tags\x18\x02 \x03(\x0b\x32%.thecloud.v1.BucketSettings.TagsEntryB\x18\xbaH\x15\x9a\x01\x12\x10\x32\"\x07r\x05\x10\x01\x18\x80\x01*\x05r\x03\x18\x80\x02\x12#\n\x04\x63ors\x18\x03 \x03(\x0b\x32\x15.thecloud.v1.CorsRule\x12\x0e\n\x06policy\x18\x04 \x01(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x84\x03\n\x08\x43orsRule\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x46\n\x0f\x61llowed_origins\x18\x02 \x03(\tB-\xbaH*\x92\x01\'\x08\x01\x10\x64\"!r\x1f\x10\x01\x18\x80\x04\x32\x18^[!-)+-~]*[*]?[!-)+-~]*$\x12\x45\n\x0f\x61llowed_methods\x18\x03 \x03(\tB,\xbaH)\x92\x01&\x08\x01\x10\x05\" r\x1eR\x03GETR\x03PUTR\x04HEADR\x04POSTR\x06\x44\x45LETE\x12\x66\n\x0f\x61llowed_headers\x18\x04 \x03(\tBM\xbaHJ\x92\x01G\x10\x64\"CrA\x10\x01\x18\xff\x01\x32:^[!#$%&\'+.^_`|~0-9A-Za-z-]*[*]?[!#$%&\'+.^_`|~0-9A-Za-z-]*$\x12I\n\x0e\x65xpose_headers\x18\x05 \x03(\tB1\xbaH.\x92\x01+\x10\x64\"\'r%2#^[!#$%&\'*+.^_`|~0-9A-Za-z-]{1,255}$\x12 \n\x0fmax_age_seconds\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\";\n\tCorsRules\x12.\n\x05rules\x18\x01 \x03(\x0b\x32\x15.thecloud.v1.CorsRuleB\x08\xbaH\x05\x92\x01\x02\x10\x64\"\x84\x01\n\nBucketTags\x12I\n\x04tags\x18\x01 \x03(\x0b\x32!.thecloud.v1.BucketTags.TagsEntryB\x18\xbaH\x15\x9a\x01\x12\x10\x32\"\x07r\x05\x10\x01\x18\x80\x01*\x05r\x03\x18\x80\x02\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x10GetBucketRequest\x12\x19\n\x06\x62ucket\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\"\xdb\x01\n\x13UpdateBucketRequest\x12\x19\n\x06\x62ucket\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x16\n\tis_public\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x1f\n\x12\x65ncryption_enabled\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12%\n\x04tags\x18\x04 \x01(\x0b\x32\x17.thecloud.v1.BucketTags\x12$\n\x04\x63ors\x18\x05 \x01(\x0b\x32\x16.thecloud.v1.CorsRulesB\x0c\n\n_is_publicB\x15\n\x13_encryption_enabled\"P\n\x16SetBucketPolicyRequest\x12\x19\n\x06\x62ucket\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x1b\n\x06policy\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x02(\x80\xa0\x01\"6\n\x19\x44\x65leteBucketPolicyRequest\x12\x19\n\x06\x62ucket\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?2\xed\x05\n\x15\x42ucketSettingsService\x12\x8d\x01\n\tGetBucket\x12\x1d.thecloud.v1.GetBucketRequest\x1a\x1b.thecloud.v1.BucketSettings\"D\xaa\xd4\x18\x1f\x1a\x0cstorage:read\"\x0f\x62ucket/{bucket}\x82\xd3\xe4\x93\x02\x1b\x12\x19/storage/buckets/{bucket}\x12\xae\x01\n\x0cUpdateBucket\x12 .thecloud.v1.UpdateBucketRequest\x1a\x1b.thecloud.v1.BucketSettings\"_\xaa\xd4\x18\x37\x1a\rstorage:write\"\x0f\x62ucket/{bucket}*\x15STORAGE_BUCKET_UPDATE\x82\xd3\xe4\x93\x02\x1e\x32\x19/storage/buckets/{bucket}:\x01*\x12\xc7\x01\n\x0fSetBucketPolicy\x12#.thecloud.v1.SetBucketPolicyRequest\x1a\x1b.thecloud.v1.BucketSettings\"r\xaa\xd4\x18\x43\x1a\x15storage_policy:update\"\x0f\x62ucket/{bucket}*\x19STORAGE_BUCKET_POLICY_SET\x82\xd3\xe4\x93\x02%\x1a /storage/buckets/{bucket}/policy:\x01*\x12\xc8\x01\n\x12\x44\x65leteBucketPolicy\x12&.thecloud.v1.DeleteBucketPolicyRequest\x1a\x16.google.protobuf.Empty\"r\xaa\xd4\x18\x46\x1a\x15storage_policy:update\"\x0f\x62ucket/{bucket}*\x1cSTORAGE_BUCKET_POLICY_DELETE\x82\xd3\xe4\x93\x02\"* /storage/buckets/{bucket}/policyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,13 +43,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CORSRULE'].fields_by_name['id']._loaded_options = None
   _globals['_CORSRULE'].fields_by_name['id']._serialized_options = b'\272H\005r\003\030\377\001'
   _globals['_CORSRULE'].fields_by_name['allowed_origins']._loaded_options = None
-  _globals['_CORSRULE'].fields_by_name['allowed_origins']._serialized_options = b'\272H\007\222\001\004\010\001\020d'
+  _globals['_CORSRULE'].fields_by_name['allowed_origins']._serialized_options = b'\272H*\222\001\'\010\001\020d\"!r\037\020\001\030\200\0042\030^[!-)+-~]*[*]?[!-)+-~]*$'
   _globals['_CORSRULE'].fields_by_name['allowed_methods']._loaded_options = None
   _globals['_CORSRULE'].fields_by_name['allowed_methods']._serialized_options = b'\272H)\222\001&\010\001\020\005\" r\036R\003GETR\003PUTR\004HEADR\004POSTR\006DELETE'
   _globals['_CORSRULE'].fields_by_name['allowed_headers']._loaded_options = None
-  _globals['_CORSRULE'].fields_by_name['allowed_headers']._serialized_options = b'\272H\005\222\001\002\020d'
+  _globals['_CORSRULE'].fields_by_name['allowed_headers']._serialized_options = b'\272HJ\222\001G\020d\"CrA\020\001\030\377\0012:^[!#$%&\'+.^_`|~0-9A-Za-z-]*[*]?[!#$%&\'+.^_`|~0-9A-Za-z-]*$'
   _globals['_CORSRULE'].fields_by_name['expose_headers']._loaded_options = None
-  _globals['_CORSRULE'].fields_by_name['expose_headers']._serialized_options = b'\272H\005\222\001\002\020d'
+  _globals['_CORSRULE'].fields_by_name['expose_headers']._serialized_options = b'\272H.\222\001+\020d\"\'r%2#^[!#$%&\'*+.^_`|~0-9A-Za-z-]{1,255}$'
   _globals['_CORSRULE'].fields_by_name['max_age_seconds']._loaded_options = None
   _globals['_CORSRULE'].fields_by_name['max_age_seconds']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_CORSRULES'].fields_by_name['rules']._loaded_options = None
@@ -81,21 +81,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BUCKETSETTINGS_TAGSENTRY']._serialized_start=380
   _globals['_BUCKETSETTINGS_TAGSENTRY']._serialized_end=423
   _globals['_CORSRULE']._serialized_start=426
-  _globals['_CORSRULE']._serialized_end=669
-  _globals['_CORSRULES']._serialized_start=671
-  _globals['_CORSRULES']._serialized_end=730
-  _globals['_BUCKETTAGS']._serialized_start=733
-  _globals['_BUCKETTAGS']._serialized_end=865
+  _globals['_CORSRULE']._serialized_end=814
+  _globals['_CORSRULES']._serialized_start=816
+  _globals['_CORSRULES']._serialized_end=875
+  _globals['_BUCKETTAGS']._serialized_start=878
+  _globals['_BUCKETTAGS']._serialized_end=1010
   _globals['_BUCKETTAGS_TAGSENTRY']._serialized_start=380
   _globals['_BUCKETTAGS_TAGSENTRY']._serialized_end=423
-  _globals['_GETBUCKETREQUEST']._serialized_start=867
-  _globals['_GETBUCKETREQUEST']._serialized_end=912
-  _globals['_UPDATEBUCKETREQUEST']._serialized_start=915
-  _globals['_UPDATEBUCKETREQUEST']._serialized_end=1134
-  _globals['_SETBUCKETPOLICYREQUEST']._serialized_start=1136
-  _globals['_SETBUCKETPOLICYREQUEST']._serialized_end=1216
-  _globals['_DELETEBUCKETPOLICYREQUEST']._serialized_start=1218
-  _globals['_DELETEBUCKETPOLICYREQUEST']._serialized_end=1272
-  _globals['_BUCKETSETTINGSSERVICE']._serialized_start=1275
-  _globals['_BUCKETSETTINGSSERVICE']._serialized_end=2024
+  _globals['_GETBUCKETREQUEST']._serialized_start=1012
+  _globals['_GETBUCKETREQUEST']._serialized_end=1057
+  _globals['_UPDATEBUCKETREQUEST']._serialized_start=1060
+  _globals['_UPDATEBUCKETREQUEST']._serialized_end=1279
+  _globals['_SETBUCKETPOLICYREQUEST']._serialized_start=1281
+  _globals['_SETBUCKETPOLICYREQUEST']._serialized_end=1361
+  _globals['_DELETEBUCKETPOLICYREQUEST']._serialized_start=1363
+  _globals['_DELETEBUCKETPOLICYREQUEST']._serialized_end=1417
+  _globals['_BUCKETSETTINGSSERVICE']._serialized_start=1420
+  _globals['_BUCKETSETTINGSSERVICE']._serialized_end=2169
 # @@protoc_insertion_point(module_scope)

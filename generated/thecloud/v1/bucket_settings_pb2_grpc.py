@@ -63,8 +63,8 @@ class BucketSettingsServiceServicer:
     """
 
     def GetBucket(self, request, context):
-        """Returns a bucket and its settings. Of a public bucket of another tenant, or of one whose policy lets the
-        caller read it, only the bucket.
+        """Returns a bucket and its settings. Of a bucket of another tenant, which is public or whose policy lets the caller
+        list it, only such settings as that policy lets them see.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

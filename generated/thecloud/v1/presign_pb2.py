@@ -24,10 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from thecloud.v1 import options_pb2 as thecloud_dot_v1_dot_options__pb2
+from thecloud.v1 import storage_pb2 as thecloud_dot_v1_dot_storage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19thecloud/v1/presign.proto\x12\x0bthecloud.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19thecloud/v1/options.proto\"\x92\x01\n\x14PresignObjectRequest\x12\x19\n\x06\x62ucket\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x17\n\x03key\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12!\n\x06method\x18\x03 \x01(\tB\x11\xbaH\x0er\x0cR\x00R\x03GETR\x03PUT\x12#\n\x0e\x65xpiry_seconds\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\xf5$(\x00\"B\n\x0fPresignedObject\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x12\n\nexpires_at\x18\x03 \x01(\t2\xbb\x01\n\x0ePresignService\x12\xa8\x01\n\rPresignObject\x12!.thecloud.v1.PresignObjectRequest\x1a\x1c.thecloud.v1.PresignedObject\"V\xaa\xd4\x18%\x1a\x0cstorage:read\"\x15object/{bucket}/{key}\x82\xd3\xe4\x93\x02\'\"\"/storage/presign/{bucket}/{key=**}:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19thecloud/v1/presign.proto\x12\x0bthecloud.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x19thecloud/v1/options.proto\x1a\x19thecloud/v1/storage.proto\"\x92\x01\n\x14PresignObjectRequest\x12\x19\n\x06\x62ucket\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x17\n\x03key\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12!\n\x06method\x18\x03 \x01(\tB\x11\xbaH\x0er\x0cR\x00R\x03GETR\x03PUT\x12#\n\x0e\x65xpiry_seconds\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\xf5$(\x00\"G\n\x0fPresignedObject\x12\x10\n\x03url\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x12\n\nexpires_at\x18\x03 \x01(\t\"\xeb\x02\n\x18\x44ownloadPresignedRequest\x12\x19\n\x06\x62ucket\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x17\n\x03key\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12\x0f\n\x07\x65xpires\x18\x03 \x01(\x03\x12\x1e\n\tsignature\x18\x04 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03\x18\xa0\x1f\x12\x18\n\x05range\x18\x05 \x01(\tB\t\xca\xd4\x18\x05Range\x12\x1e\n\x08if_match\x18\x06 \x01(\tB\x0c\xca\xd4\x18\x08If-Match\x12(\n\rif_none_match\x18\x07 \x01(\tB\x11\xca\xd4\x18\rIf-None-Match\x12\x30\n\x11if_modified_since\x18\x08 \x01(\tB\x15\xca\xd4\x18\x11If-Modified-Since\x12\x1e\n\x08if_range\x18\t \x01(\tB\x0c\xca\xd4\x18\x08If-Range\x12\x34\n\x13if_unmodified_since\x18\n \x01(\tB\x17\xca\xd4\x18\x13If-Unmodified-Since\"\xfd\x02\n\x16UploadPresignedRequest\x12\x17\n\x06\x62ucket\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18?\x12\x15\n\x03key\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\x12\x0f\n\x07\x65xpires\x18\x03 \x01(\x03\x12\x1e\n\tsignature\x18\x04 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03\x18\xa0\x1f\x12G\n\x0e\x63ontent_sha256\x18\x05 \x01(\tB/\xbaH\x18r\x16\x32\x14^([0-9a-fA-F]{64})?$\xca\xd4\x18\x10X-Content-Sha256\x12;\n\x0c\x63ontent_type\x18\x06 \x01(\tB%\xbaH\x12r\x10\x32\x0e^[ -~]{0,255}$\xca\xd4\x18\x0c\x43ontent-Type\x12$\n\x0b\x63ontent_md5\x18\x07 \x01(\tB\x0f\xca\xd4\x18\x0b\x43ontent-MD5\x12\x1e\n\x08if_match\x18\x08 \x01(\tB\x0c\xca\xd4\x18\x08If-Match\x12(\n\rif_none_match\x18\t \x01(\tB\x11\xca\xd4\x18\rIf-None-Match\x12\x0c\n\x04\x64\x61ta\x18\n \x01(\x0c\x32\xd6\x04\n\x0ePresignService\x12\xc0\x01\n\rPresignObject\x12!.thecloud.v1.PresignObjectRequest\x1a\x1c.thecloud.v1.PresignedObject\"n\xaa\xd4\x18=\x1a\x0cstorage:read\"\x15object/{bucket}/{key}*\x16STORAGE_OBJECT_PRESIGN\x82\xd3\xe4\x93\x02\'\"\"/storage/presign/{bucket}/{key=**}:\x01*\x12\xa9\x01\n\x11\x44ownloadPresigned\x12%.thecloud.v1.DownloadPresignedRequest\x1a\x14.google.api.HttpBody\"U\xaa\xd4\x18\x1b\x08\x01\"\x15object/{bucket}/{key}@\x01\xb2\xd4\x18\x06\x32\x04\xce\x01\xb0\x02\x82\xd3\xe4\x93\x02&\x12$/storage/presigned/{bucket}/{key=**}0\x01\x12\xd4\x01\n\x0fUploadPresigned\x12#.thecloud.v1.UploadPresignedRequest\x1a\x13.thecloud.v1.Object\"\x84\x01\xaa\xd4\x18G\x08\x01\"\x15object/{bucket}/{key}*\x18STORAGE_PRESIGNED_UPLOAD2\x07objects2\tobject_gb\xb2\xd4\x18\x03\x08\xc9\x01\x82\xd3\xe4\x93\x02,\x1a$/storage/presigned/{bucket}/{key=**}:\x04\x64\x61ta(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,12 +44,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRESIGNOBJECTREQUEST'].fields_by_name['method']._serialized_options = b'\272H\016r\014R\000R\003GETR\003PUT'
   _globals['_PRESIGNOBJECTREQUEST'].fields_by_name['expiry_seconds']._loaded_options = None
   _globals['_PRESIGNOBJECTREQUEST'].fields_by_name['expiry_seconds']._serialized_options = b'\272H\010\032\006\030\200\365$(\000'
+  _globals['_PRESIGNEDOBJECT'].fields_by_name['url']._loaded_options = None
+  _globals['_PRESIGNEDOBJECT'].fields_by_name['url']._serialized_options = b'\200\001\001'
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['bucket']._loaded_options = None
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['bucket']._serialized_options = b'\272H\006r\004\020\001\030?'
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['key']._loaded_options = None
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['key']._serialized_options = b'\272H\007r\005\020\001(\200\010'
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['signature']._loaded_options = None
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['signature']._serialized_options = b'\200\001\001\272H\005r\003\030\240\037'
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['range']._loaded_options = None
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['range']._serialized_options = b'\312\324\030\005Range'
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['if_match']._loaded_options = None
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['if_match']._serialized_options = b'\312\324\030\010If-Match'
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['if_none_match']._loaded_options = None
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['if_none_match']._serialized_options = b'\312\324\030\rIf-None-Match'
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['if_modified_since']._loaded_options = None
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['if_modified_since']._serialized_options = b'\312\324\030\021If-Modified-Since'
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['if_range']._loaded_options = None
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['if_range']._serialized_options = b'\312\324\030\010If-Range'
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['if_unmodified_since']._loaded_options = None
+  _globals['_DOWNLOADPRESIGNEDREQUEST'].fields_by_name['if_unmodified_since']._serialized_options = b'\312\324\030\023If-Unmodified-Since'
+  _globals['_UPLOADPRESIGNEDREQUEST'].fields_by_name['bucket']._loaded_options = None
+  _globals['_UPLOADPRESIGNEDREQUEST'].fields_by_name['bucket']._serialized_options = b'\272H\004r\002\030?'
+  _globals['_UPLOADPRESIGNEDREQUEST'].fields_by_name['key']._loaded_options = None
+  _globals['_UPLOADPRESIGNEDREQUEST'].fields_by_name['key']._serialized_options = b'\272H\005r\003(\200\010'
+  _globals['_UPLOADPRESIGNEDREQUEST'].fields_by_name['signature']._loaded_options = None
+  _globals['_UPLOADPRESIGNEDREQUEST'].fields_by_name['signature']._serialized_options = b'\200\001\001\272H\005r\003\030\240\037'
+  _globals['_UPLOADPRESIGNEDREQUEST'].fields_by_name['content_sha256']._loaded_options = None
+  _globals['_UPLOADPRESIGNEDREQUEST'].fields_by_name['content_sha256']._serialized_options = b'\272H\030r\0262\024^([0-9a-fA-F]{64})?$\312\324\030\020X-Content-Sha256'
+  _globals['_UPLOADPRESIGNEDREQUEST'].fields_by_name['content_type']._loaded_options = None
+  _globals['_UPLOADPRESIGNEDREQUEST'].fields_by_name['content_type']._serialized_options = b'\272H\022r\0202\016^[ -~]{0,255}$\312\324\030\014Content-Type'
+  _globals['_UPLOADPRESIGNEDREQUEST'].fields_by_name['content_md5']._loaded_options = None
+  _globals['_UPLOADPRESIGNEDREQUEST'].fields_by_name['content_md5']._serialized_options = b'\312\324\030\013Content-MD5'
+  _globals['_UPLOADPRESIGNEDREQUEST'].fields_by_name['if_match']._loaded_options = None
+  _globals['_UPLOADPRESIGNEDREQUEST'].fields_by_name['if_match']._serialized_options = b'\312\324\030\010If-Match'
+  _globals['_UPLOADPRESIGNEDREQUEST'].fields_by_name['if_none_match']._loaded_options = None
+  _globals['_UPLOADPRESIGNEDREQUEST'].fields_by_name['if_none_match']._serialized_options = b'\312\324\030\rIf-None-Match'
   _globals['_PRESIGNSERVICE'].methods_by_name['PresignObject']._loaded_options = None
-  _globals['_PRESIGNSERVICE'].methods_by_name['PresignObject']._serialized_options = b'\252\324\030%\032\014storage:read\"\025object/{bucket}/{key}\202\323\344\223\002\'\"\"/storage/presign/{bucket}/{key=**}:\001*'
-  _globals['_PRESIGNOBJECTREQUEST']._serialized_start=129
-  _globals['_PRESIGNOBJECTREQUEST']._serialized_end=275
-  _globals['_PRESIGNEDOBJECT']._serialized_start=277
-  _globals['_PRESIGNEDOBJECT']._serialized_end=343
-  _globals['_PRESIGNSERVICE']._serialized_start=346
-  _globals['_PRESIGNSERVICE']._serialized_end=533
+  _globals['_PRESIGNSERVICE'].methods_by_name['PresignObject']._serialized_options = b'\252\324\030=\032\014storage:read\"\025object/{bucket}/{key}*\026STORAGE_OBJECT_PRESIGN\202\323\344\223\002\'\"\"/storage/presign/{bucket}/{key=**}:\001*'
+  _globals['_PRESIGNSERVICE'].methods_by_name['DownloadPresigned']._loaded_options = None
+  _globals['_PRESIGNSERVICE'].methods_by_name['DownloadPresigned']._serialized_options = b'\252\324\030\033\010\001\"\025object/{bucket}/{key}@\001\262\324\030\0062\004\316\001\260\002\202\323\344\223\002&\022$/storage/presigned/{bucket}/{key=**}'
+  _globals['_PRESIGNSERVICE'].methods_by_name['UploadPresigned']._loaded_options = None
+  _globals['_PRESIGNSERVICE'].methods_by_name['UploadPresigned']._serialized_options = b'\252\324\030G\010\001\"\025object/{bucket}/{key}*\030STORAGE_PRESIGNED_UPLOAD2\007objects2\tobject_gb\262\324\030\003\010\311\001\202\323\344\223\002,\032$/storage/presigned/{bucket}/{key=**}:\004data'
+  _globals['_PRESIGNOBJECTREQUEST']._serialized_start=183
+  _globals['_PRESIGNOBJECTREQUEST']._serialized_end=329
+  _globals['_PRESIGNEDOBJECT']._serialized_start=331
+  _globals['_PRESIGNEDOBJECT']._serialized_end=402
+  _globals['_DOWNLOADPRESIGNEDREQUEST']._serialized_start=405
+  _globals['_DOWNLOADPRESIGNEDREQUEST']._serialized_end=768
+  _globals['_UPLOADPRESIGNEDREQUEST']._serialized_start=771
+  _globals['_UPLOADPRESIGNEDREQUEST']._serialized_end=1152
+  _globals['_PRESIGNSERVICE']._serialized_start=1155
+  _globals['_PRESIGNSERVICE']._serialized_end=1753
 # @@protoc_insertion_point(module_scope)

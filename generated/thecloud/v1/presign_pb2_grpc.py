@@ -3,7 +3,9 @@
 import grpc
 import warnings
 
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from thecloud.v1 import presign_pb2 as thecloud_dot_v1_dot_presign__pb2
+from thecloud.v1 import storage_pb2 as thecloud_dot_v1_dot_storage__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -40,6 +42,16 @@ class PresignServiceStub:
                 request_serializer=thecloud_dot_v1_dot_presign__pb2.PresignObjectRequest.SerializeToString,
                 response_deserializer=thecloud_dot_v1_dot_presign__pb2.PresignedObject.FromString,
                 _registered_method=True)
+        self.DownloadPresigned = channel.unary_stream(
+                '/thecloud.v1.PresignService/DownloadPresigned',
+                request_serializer=thecloud_dot_v1_dot_presign__pb2.DownloadPresignedRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.UploadPresigned = channel.stream_unary(
+                '/thecloud.v1.PresignService/UploadPresigned',
+                request_serializer=thecloud_dot_v1_dot_presign__pb2.UploadPresignedRequest.SerializeToString,
+                response_deserializer=thecloud_dot_v1_dot_storage__pb2.Object.FromString,
+                _registered_method=True)
 
 
 class PresignServiceServicer:
@@ -54,6 +66,22 @@ class PresignServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DownloadPresigned(self, request, context):
+        """Downloads the object of an address: without a key, as whoever made the address. It ends with their API key, and
+        with what lets them read the object.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadPresigned(self, request_iterator, context):
+        """Uploads the object of an address: without a key, as whoever made the address. It ends with their API key, and
+        with what lets them write the object.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PresignServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +89,16 @@ def add_PresignServiceServicer_to_server(servicer, server):
                     servicer.PresignObject,
                     request_deserializer=thecloud_dot_v1_dot_presign__pb2.PresignObjectRequest.FromString,
                     response_serializer=thecloud_dot_v1_dot_presign__pb2.PresignedObject.SerializeToString,
+            ),
+            'DownloadPresigned': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadPresigned,
+                    request_deserializer=thecloud_dot_v1_dot_presign__pb2.DownloadPresignedRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'UploadPresigned': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadPresigned,
+                    request_deserializer=thecloud_dot_v1_dot_presign__pb2.UploadPresignedRequest.FromString,
+                    response_serializer=thecloud_dot_v1_dot_storage__pb2.Object.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +129,60 @@ class PresignService:
             '/thecloud.v1.PresignService/PresignObject',
             thecloud_dot_v1_dot_presign__pb2.PresignObjectRequest.SerializeToString,
             thecloud_dot_v1_dot_presign__pb2.PresignedObject.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadPresigned(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/thecloud.v1.PresignService/DownloadPresigned',
+            thecloud_dot_v1_dot_presign__pb2.DownloadPresignedRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadPresigned(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/thecloud.v1.PresignService/UploadPresigned',
+            thecloud_dot_v1_dot_presign__pb2.UploadPresignedRequest.SerializeToString,
+            thecloud_dot_v1_dot_storage__pb2.Object.FromString,
             options,
             channel_credentials,
             insecure,

@@ -180,7 +180,7 @@ class Part(_message.Message):
     def __init__(self, upload_id: _Optional[str] = ..., part_number: _Optional[int] = ..., size_bytes: _Optional[int] = ..., etag: _Optional[str] = ..., md5: _Optional[str] = ..., checksum_algorithm: _Optional[str] = ..., checksum_value: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class LifecycleRule(_message.Message):
-    __slots__ = ("id", "bucket_name", "prefix", "expiration_days", "enabled", "user_id", "tenant_id", "created_at", "updated_at", "estimated_price_per_hour")
+    __slots__ = ("id", "bucket_name", "prefix", "expiration_days", "enabled", "user_id", "tenant_id", "created_at", "updated_at", "estimated_price_per_hour", "name", "noncurrent_days", "abort_upload_days", "expired_markers")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_NAME_FIELD_NUMBER: _ClassVar[int]
     PREFIX_FIELD_NUMBER: _ClassVar[int]
@@ -191,6 +191,10 @@ class LifecycleRule(_message.Message):
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
     ESTIMATED_PRICE_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NONCURRENT_DAYS_FIELD_NUMBER: _ClassVar[int]
+    ABORT_UPLOAD_DAYS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_MARKERS_FIELD_NUMBER: _ClassVar[int]
     id: str
     bucket_name: str
     prefix: str
@@ -201,7 +205,39 @@ class LifecycleRule(_message.Message):
     created_at: _timestamp_pb2.Timestamp
     updated_at: _timestamp_pb2.Timestamp
     estimated_price_per_hour: float
-    def __init__(self, id: _Optional[str] = ..., bucket_name: _Optional[str] = ..., prefix: _Optional[str] = ..., expiration_days: _Optional[int] = ..., enabled: _Optional[bool] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ...) -> None: ...
+    name: str
+    noncurrent_days: int
+    abort_upload_days: int
+    expired_markers: bool
+    def __init__(self, id: _Optional[str] = ..., bucket_name: _Optional[str] = ..., prefix: _Optional[str] = ..., expiration_days: _Optional[int] = ..., enabled: _Optional[bool] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated_price_per_hour: _Optional[float] = ..., name: _Optional[str] = ..., noncurrent_days: _Optional[int] = ..., abort_upload_days: _Optional[int] = ..., expired_markers: _Optional[bool] = ...) -> None: ...
+
+class LifecycleExpiry(_message.Message):
+    __slots__ = ("rule_id", "action", "id", "key", "version_id", "size_bytes")
+    class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ACTION_UNSPECIFIED: _ClassVar[LifecycleExpiry.Action]
+        ACTION_EXPIRE: _ClassVar[LifecycleExpiry.Action]
+        ACTION_DELETE_VERSION: _ClassVar[LifecycleExpiry.Action]
+        ACTION_DELETE_MARKER: _ClassVar[LifecycleExpiry.Action]
+        ACTION_ABORT_UPLOAD: _ClassVar[LifecycleExpiry.Action]
+    ACTION_UNSPECIFIED: LifecycleExpiry.Action
+    ACTION_EXPIRE: LifecycleExpiry.Action
+    ACTION_DELETE_VERSION: LifecycleExpiry.Action
+    ACTION_DELETE_MARKER: LifecycleExpiry.Action
+    ACTION_ABORT_UPLOAD: LifecycleExpiry.Action
+    RULE_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VERSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    rule_id: str
+    action: LifecycleExpiry.Action
+    id: str
+    key: str
+    version_id: str
+    size_bytes: int
+    def __init__(self, rule_id: _Optional[str] = ..., action: _Optional[_Union[LifecycleExpiry.Action, str]] = ..., id: _Optional[str] = ..., key: _Optional[str] = ..., version_id: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class StorageCluster(_message.Message):
     __slots__ = ("nodes",)
@@ -210,18 +246,26 @@ class StorageCluster(_message.Message):
     def __init__(self, nodes: _Optional[_Iterable[_Union[StorageNode, _Mapping]]] = ...) -> None: ...
 
 class StorageNode(_message.Message):
-    __slots__ = ("id", "address", "data_dir", "status", "last_seen")
+    __slots__ = ("id", "address", "data_dir", "status", "last_seen", "scrubbed_at", "objects", "corrupt_objects", "missing_objects")
     ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     DATA_DIR_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     LAST_SEEN_FIELD_NUMBER: _ClassVar[int]
+    SCRUBBED_AT_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    CORRUPT_OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    MISSING_OBJECTS_FIELD_NUMBER: _ClassVar[int]
     id: str
     address: str
     data_dir: str
     status: str
     last_seen: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., data_dir: _Optional[str] = ..., status: _Optional[str] = ..., last_seen: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    scrubbed_at: _timestamp_pb2.Timestamp
+    objects: int
+    corrupt_objects: int
+    missing_objects: int
+    def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., data_dir: _Optional[str] = ..., status: _Optional[str] = ..., last_seen: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., scrubbed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., objects: _Optional[int] = ..., corrupt_objects: _Optional[int] = ..., missing_objects: _Optional[int] = ...) -> None: ...
 
 class ListBucketsRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "own")
@@ -464,18 +508,26 @@ class ListLifecycleRulesResponse(_message.Message):
     def __init__(self, rules: _Optional[_Iterable[_Union[LifecycleRule, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class CreateLifecycleRuleRequest(_message.Message):
-    __slots__ = ("bucket", "prefix", "expiration_days", "enabled", "validate_only")
+    __slots__ = ("bucket", "prefix", "expiration_days", "enabled", "validate_only", "name", "noncurrent_days", "abort_upload_days", "expired_markers")
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     PREFIX_FIELD_NUMBER: _ClassVar[int]
     EXPIRATION_DAYS_FIELD_NUMBER: _ClassVar[int]
     ENABLED_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NONCURRENT_DAYS_FIELD_NUMBER: _ClassVar[int]
+    ABORT_UPLOAD_DAYS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_MARKERS_FIELD_NUMBER: _ClassVar[int]
     bucket: str
     prefix: str
     expiration_days: int
     enabled: bool
     validate_only: bool
-    def __init__(self, bucket: _Optional[str] = ..., prefix: _Optional[str] = ..., expiration_days: _Optional[int] = ..., enabled: _Optional[bool] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    name: str
+    noncurrent_days: int
+    abort_upload_days: int
+    expired_markers: bool
+    def __init__(self, bucket: _Optional[str] = ..., prefix: _Optional[str] = ..., expiration_days: _Optional[int] = ..., enabled: _Optional[bool] = ..., validate_only: _Optional[bool] = ..., name: _Optional[str] = ..., noncurrent_days: _Optional[int] = ..., abort_upload_days: _Optional[int] = ..., expired_markers: _Optional[bool] = ...) -> None: ...
 
 class DeleteLifecycleRuleRequest(_message.Message):
     __slots__ = ("bucket", "id")
@@ -484,3 +536,57 @@ class DeleteLifecycleRuleRequest(_message.Message):
     bucket: str
     id: str
     def __init__(self, bucket: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
+
+class LifecycleRuleSettings(_message.Message):
+    __slots__ = ("name", "prefix", "expiration_days", "noncurrent_days", "abort_upload_days", "expired_markers", "enabled")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    EXPIRATION_DAYS_FIELD_NUMBER: _ClassVar[int]
+    NONCURRENT_DAYS_FIELD_NUMBER: _ClassVar[int]
+    ABORT_UPLOAD_DAYS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_MARKERS_FIELD_NUMBER: _ClassVar[int]
+    ENABLED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    prefix: str
+    expiration_days: int
+    noncurrent_days: int
+    abort_upload_days: int
+    expired_markers: bool
+    enabled: bool
+    def __init__(self, name: _Optional[str] = ..., prefix: _Optional[str] = ..., expiration_days: _Optional[int] = ..., noncurrent_days: _Optional[int] = ..., abort_upload_days: _Optional[int] = ..., expired_markers: _Optional[bool] = ..., enabled: _Optional[bool] = ...) -> None: ...
+
+class SetLifecycleRulesRequest(_message.Message):
+    __slots__ = ("bucket", "rules")
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    bucket: str
+    rules: _containers.RepeatedCompositeFieldContainer[LifecycleRuleSettings]
+    def __init__(self, bucket: _Optional[str] = ..., rules: _Optional[_Iterable[_Union[LifecycleRuleSettings, _Mapping]]] = ...) -> None: ...
+
+class SetLifecycleRulesResponse(_message.Message):
+    __slots__ = ("rules",)
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    rules: _containers.RepeatedCompositeFieldContainer[LifecycleRule]
+    def __init__(self, rules: _Optional[_Iterable[_Union[LifecycleRule, _Mapping]]] = ...) -> None: ...
+
+class PreviewLifecycleRequest(_message.Message):
+    __slots__ = ("bucket", "page_size", "page_token")
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    bucket: str
+    page_size: int
+    page_token: str
+    def __init__(self, bucket: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class PreviewLifecycleResponse(_message.Message):
+    __slots__ = ("expiries", "next_page_token", "total", "total_bytes")
+    EXPIRIES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    expiries: _containers.RepeatedCompositeFieldContainer[LifecycleExpiry]
+    next_page_token: str
+    total: int
+    total_bytes: int
+    def __init__(self, expiries: _Optional[_Iterable[_Union[LifecycleExpiry, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., total: _Optional[int] = ..., total_bytes: _Optional[int] = ...) -> None: ...

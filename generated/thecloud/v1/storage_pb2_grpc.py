@@ -122,6 +122,16 @@ class StorageServiceStub:
                 request_serializer=thecloud_dot_v1_dot_storage__pb2.DeleteLifecycleRuleRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.SetLifecycleRules = channel.unary_unary(
+                '/thecloud.v1.StorageService/SetLifecycleRules',
+                request_serializer=thecloud_dot_v1_dot_storage__pb2.SetLifecycleRulesRequest.SerializeToString,
+                response_deserializer=thecloud_dot_v1_dot_storage__pb2.SetLifecycleRulesResponse.FromString,
+                _registered_method=True)
+        self.PreviewLifecycle = channel.unary_unary(
+                '/thecloud.v1.StorageService/PreviewLifecycle',
+                request_serializer=thecloud_dot_v1_dot_storage__pb2.PreviewLifecycleRequest.SerializeToString,
+                response_deserializer=thecloud_dot_v1_dot_storage__pb2.PreviewLifecycleResponse.FromString,
+                _registered_method=True)
 
 
 class StorageServiceServicer:
@@ -233,14 +243,15 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListLifecycleRules(self, request, context):
-        """Lists the rules of a bucket by which its objects expire, newest first.
+        """Lists the rules of a bucket by which what is in it goes, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateLifecycleRule(self, request, context):
-        """Has objects deleted, as DeleteObject does, once they are so old. Rules are looked at once a day.
+        """Has objects deleted, as DeleteObject does, once they are so old; versions that are not the latest, for good, once
+        they have not been that for so long; uploads in parts that were begun so long ago. Rules are looked at once a day.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -248,6 +259,21 @@ class StorageServiceServicer:
 
     def DeleteLifecycleRule(self, request, context):
         """Deletes a rule. Objects stay from then on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLifecycleRules(self, request, context):
+        """Puts these rules in place of all that a bucket has. Without any, nothing of it goes by itself any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewLifecycle(self, request, context):
+        """Says what the rules that are in force will have deleted 24 hours from now, in the order of the keys, if nothing
+        changes until then. What the caller may not read is counted, and not listed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -340,6 +366,16 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.DeleteLifecycleRule,
                     request_deserializer=thecloud_dot_v1_dot_storage__pb2.DeleteLifecycleRuleRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'SetLifecycleRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLifecycleRules,
+                    request_deserializer=thecloud_dot_v1_dot_storage__pb2.SetLifecycleRulesRequest.FromString,
+                    response_serializer=thecloud_dot_v1_dot_storage__pb2.SetLifecycleRulesResponse.SerializeToString,
+            ),
+            'PreviewLifecycle': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewLifecycle,
+                    request_deserializer=thecloud_dot_v1_dot_storage__pb2.PreviewLifecycleRequest.FromString,
+                    response_serializer=thecloud_dot_v1_dot_storage__pb2.PreviewLifecycleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -802,6 +838,60 @@ class StorageService:
             '/thecloud.v1.StorageService/DeleteLifecycleRule',
             thecloud_dot_v1_dot_storage__pb2.DeleteLifecycleRuleRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLifecycleRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thecloud.v1.StorageService/SetLifecycleRules',
+            thecloud_dot_v1_dot_storage__pb2.SetLifecycleRulesRequest.SerializeToString,
+            thecloud_dot_v1_dot_storage__pb2.SetLifecycleRulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewLifecycle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thecloud.v1.StorageService/PreviewLifecycle',
+            thecloud_dot_v1_dot_storage__pb2.PreviewLifecycleRequest.SerializeToString,
+            thecloud_dot_v1_dot_storage__pb2.PreviewLifecycleResponse.FromString,
             options,
             channel_credentials,
             insecure,
