@@ -29,7 +29,7 @@ from tests.engines import PROBES
 
 SECONDS, ROUNDS = 1.0, 5
 AT_ONCE = (1, 16)
-BUCKET, LISTED = "bench", "listed"
+LISTING = "?list-type=2&max-keys=1000"
 KEYS = 1000  # of a list, and objects of each size that are got
 
 
@@ -59,15 +59,16 @@ class Side:
     address: str
     prefix: str  # of the paths of buckets
     listing: str  # the query of a list
+    bucket: str = "bench"
     headers: dict[str, str] | None = None  # of every request; those of S3 are signed instead
     keys: tuple[str, str] = ("", "")
 
     def request(self, work: Work) -> dict[str, Any]:
         """What bench/object_requests.py makes of this."""
         if work.verb == "LIST":
-            verb, path = "GET", f"{self.prefix}/{LISTED}{self.listing}"
+            verb, path = "GET", f"{self.prefix}/{self.bucket}-listed{self.listing}"
         else:
-            verb, path = work.verb, f"{self.prefix}/{BUCKET}/{work.bytes}/{{}}"
+            verb, path = work.verb, f"{self.prefix}/{self.bucket}/{work.bytes}/{{}}"
         size = work.bytes if verb == "PUT" else 0
         how = {"keys": self.keys} if self.headers is None else {"headers": self.headers}
         return {"address": self.address, "verb": verb, "path": path, "bytes": size, "count": work.count} | how
@@ -90,13 +91,13 @@ class Side:
             assert reply.status in (200, 201), text
 
         if sign:
-            for bucket in (BUCKET, LISTED):
+            for bucket in (self.bucket, f"{self.bucket}-listed"):
                 put(f"/{bucket}")
         for number in range(KEYS):
-            put(f"{self.prefix}/{LISTED}/photos/2026/{number:04}.jpg", b"x")
-            put(f"{self.prefix}/{BUCKET}/1024/{number}", b"x" * 1024)
+            put(f"{self.prefix}/{self.bucket}-listed/photos/2026/{number:04}.jpg", b"x")
+            put(f"{self.prefix}/{self.bucket}/1024/{number}", b"x" * 1024)
         for number in range(64):
-            put(f"{self.prefix}/{BUCKET}/{2**20}/{number}", b"x" * 2**20)
+            put(f"{self.prefix}/{self.bucket}/{2**20}/{number}", b"x" * 2**20)
         connection.close()
 
 
@@ -153,10 +154,10 @@ def served(stack: ExitStack, prepared: Prepared) -> list[Side]:
         "THECLOUD_DATA": str(folder),
     }  # fmt: skip
     server = stack.enter_context(running(
-        *python("server", "serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"),
+        *python("server", "serve", "--http", "127.0.0.1:0", "--s3", "127.0.0.1:0", "--grpc", "127.0.0.1:0"),
         processors=SERVER, environment=environment, quiet=True,
     ))  # fmt: skip
-    rest = server.wait_for(r"http://(\S+)")
+    rest, s3 = server.wait_for(r"REST\s+http://(\S+)"), server.wait_for(r"S3\s+http://(\S+)")
     server.wait_for("ready")
     server.forget_output()
 
@@ -165,9 +166,13 @@ def served(stack: ExitStack, prepared: Prepared) -> list[Side]:
         with urlopen(Request(f"http://{rest}{path}", orjson.dumps(fields), headers)) as reply:
             return orjson.loads(reply.read())  # type: ignore[no-any-return]
 
-    for bucket in (BUCKET, LISTED):
+    for bucket in ("bench", "bench-listed"):
         post("/storage/buckets", name=bucket)
-    return [Side("REST", rest, "/storage", "", {"X-API-Key": prepared.key})]
+    keys = post("/auth/keys", name="bench", s3=True)["s3"]
+    return [
+        Side("REST", rest, "/storage", "", headers={"X-API-Key": prepared.key}),
+        Side("S3", s3, "", LISTING, "bench-s3", keys=(keys["access_key_id"], keys["secret_access_key"])),
+    ]
 
 
 def moto(stack: ExitStack) -> Side:
@@ -181,7 +186,7 @@ def moto(stack: ExitStack) -> Side:
     )
     address = "127.0.0.1:" + server.wait_for(r"http://127\.0\.0\.1:(\d+)")
     server.forget_output()
-    return Side("moto", address, "", "?list-type=2&max-keys=1000", keys=("bench", "bench"))
+    return Side("moto", address, "", LISTING, keys=("bench", "bench"))
 
 
 def gateway(stack: ExitStack) -> Side:

@@ -126,7 +126,7 @@ def changed(tree: Path) -> str:
     return str(file.relative_to(tree))
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_rclone_syncs_a_tree(s3: S3, tree: Path, tmp_path: Path) -> None:
     mine, there = copy(tree, tmp_path), "cloud:rclone/tree"
     at_once = ("--transfers", "8", "--checkers", "8")
@@ -143,7 +143,7 @@ async def test_rclone_syncs_a_tree(s3: S3, tree: Path, tmp_path: Path) -> None:
     assert "rclone" not in await s3.run("rclone", "lsd", "cloud:")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_the_aws_command_line_syncs_a_tree(s3: S3, tree: Path, tmp_path: Path) -> None:
     mine, there = copy(tree, tmp_path), "s3://awscli/tree"
     await s3.run("aws", "s3", "mb", "s3://awscli")
@@ -155,10 +155,9 @@ async def test_the_aws_command_line_syncs_a_tree(s3: S3, tree: Path, tmp_path: P
     assert line.endswith(f"{there}/{name}")
     await s3.run("aws", "s3", "sync", "--no-progress", there, tmp_path / "back")
     same(mine, tmp_path / "back")
-    await s3.run("aws", "s3", "rb", "--force", "s3://awscli")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_a_large_file_goes_up_and_down_in_parts(s3: S3, tmp_path: Path) -> None:
     assert s3.cloud.process
     large, back = tmp_path / "large", tmp_path / "back"
@@ -190,7 +189,7 @@ def hash_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_restic_backs_up_checks_and_restores(s3: S3, tree: Path, tmp_path: Path) -> None:
     require("restic")
     await s3.run("restic", "init")
