@@ -62,16 +62,21 @@ images: engines ## build from Debian's packages busybox, debian, nginx, python, 
 images-for-tests: engines
 	@! docker version >/dev/null 2>&1 || $(BIN)/thecloud images build busybox nginx
 
-# Debian's packages would start OVN's daemons, which tests run themselves.
+# Debian's packages would start daemons, which tests run themselves.
 OVN := openvswitch-switch ovn-central ovn-host
+CEPH := ceph-mon ceph-osd ceph-common radosgw
+CLIENTS := restic
 .PHONY: engines-for-tests
 engines-for-tests: engines
-	@PATH=$$PATH:/usr/sbin; type -P ovs-vswitchd ovn-northd ovn-controller >/dev/null || [ -z "$$CI" ] || { \
-	  echo "installing $(OVN)"; policy=/usr/sbin/policy-rc.d; \
-	  [ -e $$policy ] || { made=1; printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee $$policy >/dev/null; $(SUDO) chmod +x $$policy; }; \
-	  $(SUDO) apt-get -qq update; \
-	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get -qq install -y --no-install-recommends $(OVN) >/dev/null; status=$$?; \
-	  [ -z "$$made" ] || $(SUDO) rm $$policy; exit $$status; }
+	@[ -n "$$CI" ] || exit 0; PATH=$$PATH:/usr/sbin; missing=; \
+	type -P ovs-vswitchd ovn-northd ovn-controller >/dev/null || missing+=" $(OVN)"; \
+	type -P ceph-mon ceph-osd ceph rbd radosgw >/dev/null || missing+=" $(CEPH)"; \
+	type -P restic >/dev/null || missing+=" $(CLIENTS)"; \
+	[ -n "$$missing" ] || exit 0; echo "installing$$missing"; policy=/usr/sbin/policy-rc.d; \
+	[ -e $$policy ] || { made=1; printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee $$policy >/dev/null; $(SUDO) chmod +x $$policy; }; \
+	$(SUDO) apt-get -qq update; \
+	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get -qq install -y --no-install-recommends $$missing >/dev/null; status=$$?; \
+	[ -z "$$made" ] || $(SUDO) rm $$policy; exit $$status
 
 clean: ## remove the virtual environment and caches; data stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

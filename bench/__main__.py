@@ -13,7 +13,7 @@ from bench.figure import figure
 
 GROUPS = (
     "codec", "access", "pipeline", "database", "echo", "rest", "watch", "memory", "launch", "network", "rules",
-    "upload", "machine", "objects",
+    "upload", "machine", "objects", "object_servers", "object_lists",
 )  # fmt: skip
 
 

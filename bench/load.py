@@ -1,31 +1,37 @@
-"""A client process: `python -m bench.load '{"kind": "http" | "grpc", …}'`.
+"""A client process: `python -m bench.load '{"kind": "http" | "objects" | "grpc", …}'`.
 
 It says "ready"; then for each line on stdin, a number of seconds, it calls that long and says
-"rate N", the calls a second. Both kinds hold `concurrency` calls in flight and look at the
+"rate N", the calls a second. All kinds hold `concurrency` calls in flight and look at the
 answers as little as can be: HTTP over keep-alive sockets that write bytes prepared beforehand
-and read as many as Content-Length says, gRPC over one grpc.aio channel without parsing.
+and read as many as Content-Length says, or up to the last chunk, gRPC over one grpc.aio channel
+without parsing. "objects" are HTTP too, one request after the other of many: see bench/object_requests.py.
 """
 
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import cycle
 from typing import Any
 
 import grpc
 import orjson
 import uvloop
 
+from bench import object_requests
+
 TRIES = 5  # of a call whose connection ends under it
+LAST_CHUNK = b"0\r\n\r\n"
 Call = Callable[[], Awaitable[None]]
 
 
 class Http(asyncio.Protocol):
-    """One keep-alive connection. Answers other than 200 end the program."""
+    """One keep-alive connection. Answers that are no success end the program."""
 
     def __init__(self) -> None:
         self._received = bytearray()
         self._wanted = 0
+        self._chunked = False
         self._answer: asyncio.Future[bool] | None = None
         self.transport: Any = None
 
@@ -49,24 +55,27 @@ class Http(asyncio.Protocol):
             if end < 0:
                 return
             head = bytes(self._received[:end]).lower()
-            if b" 200 " not in head[:20]:
+            if head[8:11] != b" 20":
                 sys.exit(f"answer: {bytes(self._received[:500])!r}")
-            self._wanted = end + 4 + int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+            self._chunked = b"\r\ntransfer-encoding: chunked" in head
+            length = head.partition(b"content-length:")[2].split(b"\r\n", 1)[0]
+            self._wanted = end + 4 + (len(LAST_CHUNK) if self._chunked else int(length))
             self._stays = b"\r\nconnection: close" not in head
-        if len(self._received) >= self._wanted:
+        if len(self._received) >= self._wanted and (not self._chunked or self._received.endswith(LAST_CHUNK)):
             self._received.clear()
             self._wanted = 0
             assert self._answer is not None
             self._answer.set_result(self._stays)
 
 
-async def http_caller(address: str, request: bytes) -> Call:
+async def http_caller(address: str, requests: Iterator[bytes]) -> Call:
     host, _, port = address.rpartition(":")
     connect = lambda: asyncio.get_running_loop().create_connection(Http, host, int(port))  # noqa: E731
     _, connection = await connect()
 
     async def call() -> None:
         nonlocal connection
+        request = next(requests)
         for _ in range(TRIES):
             if connection.transport.is_closing():  # a server ends connections that were idle between two rounds
                 _, connection = await connect()
@@ -84,8 +93,10 @@ async def http_caller(address: str, request: bytes) -> Call:
 
 async def callers(what: dict[str, Any]) -> list[Call]:
     """As many as the concurrency, each for one call at a time."""
-    if what["kind"] == "http":
-        return [await http_caller(what["address"], what["request"].encode()) for _ in range(what["concurrency"])]
+    if what["kind"] in ("http", "objects"):
+        made = object_requests.made(what) if what["kind"] == "objects" else [what["request"].encode()]
+        requests = cycle(made)
+        return [await http_caller(what["address"], requests) for _ in range(what["concurrency"])]
     channel = grpc.aio.insecure_channel(what["address"])
     method = channel.unary_unary(what["method"])
     request, metadata = bytes.fromhex(what["request"]), (("x-api-key", what["key"]),)

@@ -76,14 +76,16 @@ class Process:
 @contextmanager
 def running(
     *command: str, processors: list[int] | None = None, environment: Mapping[str, str] | None = None,
-    log: bool = False,
+    log: bool = False, quiet: bool = False,
 ) -> Iterator[Process]:  # fmt: skip
-    """The command as a process, for as long as the block lasts. `log`: it says that it is ready on stderr."""
+    """The command as a process, for as long as the block lasts. `log`: it says that it is ready on stderr. `quiet`:
+    what it writes there goes nowhere."""
     placed = ["taskset", "-c", ",".join(map(str, processors))] if processors else []
     popen = subprocess.Popen(
         ["setpriv", "--pdeathsig", "TERM", *placed, *command],
         stdin=subprocess.PIPE, stdout=sys.stderr.fileno() if log else subprocess.PIPE,
-        stderr=subprocess.PIPE if log else None, env=os.environ | dict(environment or {}),
+        stderr=subprocess.PIPE if log else subprocess.DEVNULL if quiet else None,
+        env=os.environ | dict(environment or {}),
     )  # fmt: skip
     output = popen.stderr if log else popen.stdout
     assert output is not None

@@ -23,7 +23,7 @@ from uuid import UUID, uuid4
 from drivers.objects import Hashes, NoRoom, StorageNode, Stored, pieces, settled
 
 THREADS = 16  # most of them wait for the disk
-PIECE = 2**20
+PIECE = 2**19
 FLUSHED = 64 * 2**20  # bytes after which the disk has them: all at the end would have others wait for seconds
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # the file system cannot

@@ -354,7 +354,12 @@ async def update(tx: Tx, row: R, **columns: object) -> R:
 
 async def delete(tx: Tx, row: Row) -> bool:
     """Whether the row was there to delete."""
-    return await execute(tx, sa.delete(row.TABLE).where(row.TABLE.c.id == row.id)) > 0
+    return await execute(tx, _delete(type(row)), id=row.id) > 0  # type: ignore[arg-type]
+
+
+@cache
+def _delete(cls: type[Row]) -> Executable:
+    return sa.delete(cls.TABLE).where(cls.TABLE.c.id == sa.bindparam("id"))
 
 
 async def page(

@@ -6,6 +6,7 @@ A service says how its quotas are counted; the methods that use them up name the
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -50,7 +51,9 @@ class Standing:
     used: int
 
 
-_LIMITS = sa.select(LIMITS.c.name, LIMITS.c.most).where(LIMITS.c.tenant_id == sa.bindparam("tenant_id"))
+_LIMITS = sa.select(sa.func.jsonb_object_agg(LIMITS.c.name, LIMITS.c.most)).where(
+    LIMITS.c.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID)
+)
 _set_limit = postgresql.insert(LIMITS).values(
     tenant_id=sa.bindparam("tenant_id"), name=sa.bindparam("name"), most=sa.bindparam("most")
 )
@@ -63,7 +66,8 @@ _TAKE_TURNS = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(s
 async def usage(tx: Tx, tenant_id: UUID, names: Sequence[str]) -> dict[str, int]:
     """What the tenant uses of each, until the transaction ends: others of the tenant wait for it."""
     await db.execute(tx, _TAKE_TURNS, turn=f"quota/{tenant_id}")
-    return {name: await db.value(tx, QUOTAS[name].used, tenant_id=tenant_id) for name in names}
+    _, *used = await db.record(tx, _used(tuple(names)), tenant_id=tenant_id)
+    return dict(zip(names, used, strict=True))
 
 
 async def enforce(tx: Tx, tenant_id: UUID, before: dict[str, int]) -> None:
@@ -76,12 +80,18 @@ async def enforce(tx: Tx, tenant_id: UUID, before: dict[str, int]) -> None:
 
 async def standings(tx: Tx, tenant_id: UUID, names: Iterable[str]) -> list[Standing]:
     """How the tenant stands with each of these quotas now."""
-    limits = {each["name"]: each["most"] for each in await db.records(tx, _LIMITS, tenant_id=tenant_id)}
+    names = tuple(names)
+    limits, *used = await db.record(tx, _used(names), tenant_id=tenant_id)
     return [
-        Standing(name, limits.get(name, QUOTAS[name].default),
-                 await db.value(tx, QUOTAS[name].used, tenant_id=tenant_id))
-        for name in names
-    ]  # fmt: skip
+        Standing(name, (limits or {}).get(name, QUOTAS[name].default), number)
+        for name, number in zip(names, used, strict=True)
+    ]
+
+
+@cache
+def _used(names: tuple[str, ...]) -> sa.Select[Any]:
+    """One row: the tenant's own limits by name, if it has some, and how much it uses of each."""
+    return sa.select(_LIMITS.scalar_subquery(), *(QUOTAS[name].used.scalar_subquery() for name in names))
 
 
 async def set_limit(tx: Tx, tenant_id: UUID, name: str, most: int) -> None:

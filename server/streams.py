@@ -32,9 +32,10 @@ async def watched(
                     if sure_until <= clock():
                         await make_sure()
                         sure_until = clock() + EVERY
-            finally:
+            except BaseException:
                 pulled.cancel()
                 await asyncio.gather(pulled, return_exceptions=True)
+                raise
             if (response := pulled.result()) is None:
                 return
             yield response

@@ -78,7 +78,8 @@ def gateway(config: Path) -> Iterator[str]:
     at = f"127.0.0.1:{port()}"
     name = ("--conf", str(config), "--name", "client.gateway")
     with ExitStack() as stack:
-        start(stack, "radosgw", *name, "--rgw-data", str(config.parent), "--rgw-frontends", f"beast endpoint={at}")
+        frontend = f"beast endpoint={at} tcp_nodelay=1"
+        start(stack, "radosgw", *name, "--rgw-data", str(config.parent), "--rgw-frontends", frontend)
         run("radosgw-admin", "user", "create", *name, "--uid", "tests", "--display-name", "tests",
             "--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY)  # fmt: skip
         give_up = time.monotonic() + PATIENCE

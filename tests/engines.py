@@ -59,6 +59,10 @@ def _s3() -> bool:
     return all(shutil.which(program, path=ceph.PATH) for program in programs)
 
 
+def _restic() -> bool:
+    return shutil.which("restic") is not None
+
+
 PROBES: dict[str, Callable[[], bool]] = {
     "docker": _docker,
     "nftables": _nftables,
@@ -68,11 +72,11 @@ PROBES: dict[str, Callable[[], bool]] = {
     "libvirt": _libvirt,
     "ceph": _ceph,
     "s3": _s3,
+    "restic": _restic,
 }
 # Those that CI does not have to have, and what they want. Their tests are in shrinking/skipped.txt.
 OPTIONAL = {
     "ceph": "it wants ceph-mon, ceph-osd and ceph-common, and rbd in the kernel: see docs/volumes.md",
-    "s3": "it wants ceph-mon, ceph-osd, ceph-common and radosgw: see docs/object-storage.md",
 }
 
 
@@ -81,7 +85,7 @@ def require(name: str) -> None:
     none that is optional."""
     if PROBES[name]():
         return
-    advice = OPTIONAL.get(name, "`thecloud doctor` tells what to install or start")
+    advice = OPTIONAL.get(name, "`thecloud doctor`, and `make engines-for-tests` with CI=1, install and start it")
     reason = f"the engine {name} does not answer: {advice}"
     required = os.environ.get("REQUIRE_ENGINES", "").split(",")
     if name in required or ("all" in required and name not in OPTIONAL):

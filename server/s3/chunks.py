@@ -30,7 +30,7 @@ SMALLEST = 8192  # bytes of a chunk, but for the last one
 LONGEST_LINE = 512
 MOST_TRAILERS = 10
 EMPTY = hashlib.sha256().hexdigest()
-PIECE = 2**20  # bytes of one request, or a little more
+PIECE = 2**18  # bytes of one request, or a little more
 PROMPT = 2.0  # seconds after which a request has fewer
 
 

@@ -96,6 +96,22 @@ class Process:
             self.send(signal.SIGKILL)
         await self.ended()
 
+    def memory(self) -> int:
+        """Bytes of memory that it has."""
+        return self._status("VmRSS")
+
+    def most_memory(self) -> int:
+        """The most bytes of memory that it had since `forget_most`."""
+        return self._status("VmHWM")
+
+    def forget_most(self) -> None:
+        """Have the kernel see anew what the most is."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def _status(self, name: str) -> int:
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
     def children(self) -> list[int]:
         """The process ids of its children."""
         found = []
