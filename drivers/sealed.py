@@ -60,6 +60,7 @@ def _keys(file: Path) -> list[bytes]:
 
 def _made(file: Path) -> list[bytes]:
     """The file, with a new key, on the disk before anything is sealed; that of whoever made it at the same time."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
