@@ -13,10 +13,10 @@ from rest_shim.streams import Broken, Send
 from server.errors import ApiError
 from server.log import REQUEST_ID, new_request_id
 from server.pipeline import Pipeline
-from server.s3 import buckets, cors, errors, listing, multipart, objects, settings, signature
+from server.s3 import buckets, cors, errors, listing, multipart, objects, settings, signature, signature_v2
 from server.s3.chunks import Payload, Receive
 from server.s3.errors import S3Error, not_implemented
-from server.s3.request import Answer, Request, encoded, split_path, split_query
+from server.s3.request import SUBRESOURCES, Answer, Request, bucket_of_host, encoded, split_path, split_query
 
 if TYPE_CHECKING:
     from server.app import App
@@ -26,13 +26,6 @@ log = structlog.get_logger()
 Scope = MutableMapping[str, Any]
 Handler = Callable[[Request], Awaitable[Answer | None]]  # None: it has answered by itself
 
-SUBRESOURCES = frozenset((
-    "accelerate", "acl", "analytics", "attributes", "cors", "delete", "encryption", "intelligent-tiering", "inventory",
-    "legal-hold", "lifecycle", "location", "logging", "metadataTable", "metrics", "notification", "object-lock",
-    "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "renameObject", "replication", "requestPayment",
-    "restore", "retention", "select", "session", "tagging", "torrent", "uploadId", "uploads", "versioning", "versions",
-    "website",
-))  # fmt: skip
 OPERATIONS: dict[tuple[str, str, str], Handler] = {
     ("service", "GET", ""): buckets.list_buckets,
     ("bucket", "PUT", ""): buckets.create_bucket,
@@ -121,19 +114,27 @@ class Front:
 
     async def _identify(self, request: Request, raw_path: str) -> None:
         """Whose the request is. Raises S3Error."""
-        claim, key = signature.read(request.headers, request.query), b""
+        headers, query, key = request.headers, request.query, b""
+        claim = signature.read(headers, query) or signature_v2.read(query)
         if claim:
             access = request.access = await self.pipeline.access_key(claim.access_key_id, request.address)
-            request.access_key_id = claim.access_key_id
-            secret = access.secret_access_key
-            signature.verify(claim, secret, request.method, raw_path, request.pairs, request.headers)
+            request.access_key_id, secret = claim.access_key_id, access.secret_access_key
+            if isinstance(claim, signature_v2.Claim):
+                hosted = bucket_of_host(headers.get("host", ""), self.domain)
+                resource = f"/{hosted}{raw_path}" if hosted else raw_path
+                signature_v2.verify(claim, secret, request.method, resource, request.pairs, headers)
+            else:
+                signature.verify(claim, secret, request.method, raw_path, request.pairs, headers)
+                key = signature.signing_key(secret, claim.date, claim.region)
             request.metadata["x-tenant-id"] = request.owner
-            key = signature.signing_key(secret, claim.date, claim.region)
-            if claim.presigned:  # headers may be said in the query, which is signed too
-                request.headers |= {name: value for name, value in request.pairs if name.startswith("x-amz-")}
+            if (
+                isinstance(claim, signature_v2.Claim) or claim.presigned
+            ):  # headers may be said in the query, which is signed too
+                headers |= {name: value for name, value in request.pairs if name.startswith("x-amz-")}
         if "x-amz-security-token" in request.headers or "X-Amz-Security-Token" in request.query:
             raise S3Error("InvalidToken", "there are no session tokens here; leave x-amz-security-token out")
-        request.payload = Payload(request.receive, request.headers, claim, key)
+        signs_body = claim if isinstance(claim, signature.Claim) else None
+        request.payload = Payload(request.receive, headers, signs_body, key)
 
     def _operation(self, request: Request) -> Handler:
         level = "object" if request.key else "bucket" if request.bucket else "service"

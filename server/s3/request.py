@@ -33,6 +33,14 @@ MOST = 1000  # of what a page lists
 CONTROL = re.compile("[\x00-\x1f\x7f]")
 PAIRS = re.compile(r"[^&]+")
 
+SUBRESOURCES = frozenset((
+    "accelerate", "acl", "analytics", "attributes", "cors", "delete", "encryption", "intelligent-tiering", "inventory",
+    "legal-hold", "lifecycle", "location", "logging", "metadataTable", "metrics", "notification", "object-lock",
+    "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "renameObject", "replication", "requestPayment",
+    "restore", "retention", "select", "session", "tagging", "torrent", "uploadId", "uploads", "versioning", "versions",
+    "website",
+))  # fmt: skip
+
 
 @dataclass(slots=True)
 class Answer:
@@ -178,16 +186,20 @@ def split_path(raw_path: str, host: str, domain: str) -> tuple[str, str]:
             path = unquote(path, errors="strict")
         except UnicodeDecodeError:
             raise S3Error("InvalidURI", "the path is not UTF-8") from None
-    name = (host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host).lower()
-    if domain and name.endswith(f".{domain}"):
-        bucket, key = name[: -len(domain) - 1], path
-    else:
+    bucket, key = bucket_of_host(host, domain), path
+    if not bucket:
         bucket, _, key = path.partition("/")
     if "\0" in path:
         raise S3Error("InvalidArgument", "a key has no zero bytes")
     if len(key) > LONGEST_KEY // 4 and len(key.encode()) > LONGEST_KEY:
         raise S3Error("KeyTooLongError", f"a key has at most {LONGEST_KEY} bytes")
     return bucket, key
+
+
+def bucket_of_host(host: str, domain: str) -> str:
+    """The bucket whose name is in the host; empty when there is none."""
+    name = (host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host).lower()
+    return name[: -len(domain) - 1] if domain and name.endswith(f".{domain}") else ""
 
 
 def iso(moment: Any) -> str:

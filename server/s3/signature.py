@@ -58,8 +58,6 @@ def read(headers: Mapping[str, str], query: Mapping[str, str]) -> Claim | None:
         return _of_header(authorization, headers)
     if "X-Amz-Algorithm" in query or "X-Amz-Signature" in query:
         return _of_query(headers, query)
-    if "AWSAccessKeyId" in query:
-        raise _unsupported()
     return None
 
 

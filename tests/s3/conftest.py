@@ -70,8 +70,8 @@ class Port:
         return boto3.client(
             "s3", endpoint_url=self.url, aws_access_key_id=self.access_key_id, region_name="us-east-1",
             aws_secret_access_key=self.secret_access_key,
-            config=BotoConfig(signature_version="s3v4", retries={"max_attempts": 1},
-                              s3={"addressing_style": "path"}, **settings),
+            config=BotoConfig(**{"signature_version": "s3v4", "retries": {"max_attempts": 1},
+                                 "s3": {"addressing_style": "path"}} | settings),
         )  # fmt: skip
 
     async def kept(self) -> tuple[int, int]:

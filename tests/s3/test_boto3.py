@@ -387,9 +387,12 @@ async def test_what_is_not_set_is_said_to_be_not_set(s3: Boto) -> None:
     assert (await s3.get_bucket_request_payment(Bucket="bucket"))["Payer"] == "BucketOwner"
 
 
-async def test_addresses_that_open_one_object(s3: Boto, port: Port) -> None:
+@pytest.mark.parametrize("version", ["s3v4", "s3"])
+async def test_addresses_that_open_one_object(s3: Boto, port: Port, version: str) -> None:
+    client = port.boto(signature_version=version)
+
     def presigned(method: str, seconds: int = 60, **named: Any) -> str:
-        return str(s3.client.generate_presigned_url(method, Params={"Bucket": "bucket", "Key": "a b/ü", **named},
+        return str(client.generate_presigned_url(method, Params={"Bucket": "bucket", "Key": "a b/ü", **named},
                                                     ExpiresIn=seconds))  # fmt: skip
 
     put = presigned("put_object", ContentType="text/plain")
@@ -400,6 +403,10 @@ async def test_addresses_that_open_one_object(s3: Boto, port: Port) -> None:
     got = await port.http.get(get, headers={"range": "bytes=1-2"})
     assert (got.status_code, got.content, got.headers["content-type"]) == (206, b"el", "text/x")
     assert (await port.http.get(get.replace("%C3%BC", "x"))).status_code == 403
+    for name in ("acl", "attributes", "tagging", "versionId=null", "response-expires=x"):
+        assert (await port.http.get(f"{get}&{name}")).status_code == 403
+    assert (await port.http.get(get, headers={"x-amz-checksum-mode": "ENABLED"})).status_code == 403
+    assert (await port.http.delete(get)).status_code == 403
     assert (await port.http.head(presigned("head_object"))).status_code == 200
 
 
