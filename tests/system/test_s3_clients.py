@@ -5,6 +5,7 @@ import filecmp
 import hashlib
 import os
 import random
+import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -71,11 +72,11 @@ class S3:
         return output.decode()
 
     def client(self) -> Any:
-        """boto3's. In this region it would still sign URLs as S3 did before 2014."""
+        """boto3's, as it is."""
         return boto3.client(
             "s3", endpoint_url=self.url, region_name=REGION, aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
-            config=Config(signature_version="s3v4", retries={"total_max_attempts": 1}),
+            config=Config(retries={"total_max_attempts": 1}),
         )  # fmt: skip
 
 
@@ -214,7 +215,7 @@ async def test_whoever_has_a_presigned_url_needs_no_key(s3: S3) -> None:
         reply = await anybody.get(url("get_object", ResponseContentType="text/x-said"))
         assert (reply.content, reply.headers["content-type"]) == (b"hello", "text/x-said")
         assert (await anybody.put(url("get_object"), content=b"other")).status_code == 403
-        assert (await anybody.get(url("get_object").replace("Expires=60", "Expires=61"))).status_code == 403
+        assert (await anybody.get(re.sub(r"Expires=\d", "Expires=9", url("get_object")))).status_code == 403
         assert (await anybody.get(url("get_object").partition("?")[0])).status_code == 403
     assert client.get_object(Bucket="by-url", Key="a b/ü+?&.txt")["Body"].read() == b"hello"
 
