@@ -27,6 +27,8 @@ PIECE = 2**19
 FLUSHED = 64 * 2**20  # bytes after which the disk has them: all at the end would have others wait for seconds
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # the file system cannot
+NO_WAIT = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL)  # it has to be waited for, or the file system cannot tell
+SMALL = 2**16  # bytes that are copied sooner than a thread is asked for them
 NEW = "new"
 T = TypeVar("T")
 
@@ -85,6 +87,9 @@ class FileObjects:
     async def get(self, id: UUID, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
         reading = Reading(self._path(id), id, start, end)
         try:
+            if end is not None and end - start <= SMALL and (data := reading.at_hand()):
+                yield data
+                return
             while not reading.ended and (data := await self._blocking(reading.next)):
                 yield data
         finally:
@@ -234,7 +239,7 @@ class New:
 
 
 class Reading:
-    """An object that is being read, from `at` on. Its methods block, but for close()."""
+    """An object that is being read, from `at` on. Its methods block, but for at_hand() and close()."""
 
     def __init__(self, path: Path, id: UUID, start: int = 0, end: int | None = None) -> None:
         self._path, self._id, self._file = path, id, -1
@@ -262,6 +267,18 @@ class Reading:
         self.at += len(data)
         self.ended = len(data) < PIECE
         return data
+
+    def at_hand(self) -> bytes:
+        """All up to the end, if it need not be waited for: the kernel has it in memory. Else nothing."""
+        self.open()
+        data = bytearray(max(0, (self._end or 0) - self.at))
+        try:
+            if os.preadv(self._file, [data], self.at, os.RWF_NOWAIT) == len(data):
+                return bytes(data)
+        except OSError as error:
+            if error.errno not in NO_WAIT:
+                raise
+        return b""
 
     def hash(self, hashes: Hashes) -> bool:
         """Take the next piece into the hashes; False when there is none."""

@@ -136,14 +136,14 @@ class Shim:
                 response = await self.backend.unary(endpoint.handle, request, metadata, address, headers, most)
             await self._reply(endpoint, request, response, enveloped, scope, send, metadata, headers)
         except ApiError as error:
-            await self._fail(error, send, metadata, headers)
+            await self._fail(error, scope, send, metadata, headers)
         except streams.Broken as broken:
             log.warning("stream_broken", request_id=metadata["x-request-id"], error=str(broken))
             raise
         except Exception:
             log.exception("shim_failed", request_id=metadata["x-request-id"])
             text = f"internal error; the server's log has the cause under request id {metadata['x-request-id']}"
-            await self._fail(ApiError("INTERNAL", text), send, metadata, headers)
+            await self._fail(ApiError("INTERNAL", text), scope, send, metadata, headers)
 
     def _find(self, verb: str, scope: Scope, headers: dict[str, str]) -> tuple[Endpoint, list[str], bool]:
         """The endpoint, the values of its path, and whether the answer is enveloped."""
@@ -277,7 +277,11 @@ class Shim:
             sending = streams.send_events(answer, responses, endpoint.event, lambda error: body_of(error, metadata)[0])
         await streams.run(sending, answer, receive, prompt=not endpoint.raw)
 
-    async def _fail(self, error: ApiError, send: Send, metadata: Mapping[str, str], headers: dict[str, str]) -> None:
+    async def _fail(
+        self, error: ApiError, scope: Scope, send: Send, metadata: Mapping[str, str], headers: dict[str, str]
+    ) -> None:  # fmt: skip
+        if any(name == b"expect" for name, _ in scope["headers"]):  # the client may send the body now, or never
+            headers["connection"] = "close"
         if (retry := error.detail(RetryInfo)) is not None:
             headers["retry-after"] = str(retry.retry_delay.seconds)  # type: ignore[attr-defined]
         if error.rule.http == 401:

@@ -140,6 +140,12 @@ _key = O.key == sa.bindparam("key", type_=sa.Text)
 _version = O.version_id == sa.bindparam("version_id", type_=sa.Text)
 _LATEST = sa.select(Object.TABLE).where(_bucket, _key, O.is_latest)
 _VERSION = sa.select(Object.TABLE).where(_bucket, _key, _version)
+_LATEST_OR_VERSION = sa.select(Object.TABLE).where(_bucket, _key, sa.or_(O.is_latest, _version))
+_both = sa.select(Bucket.TABLE, Object.TABLE).where(_name, _there)
+_BOTH_LATEST, _BOTH_VERSION = (
+    _both.select_from(sa.outerjoin(Bucket.TABLE, Object.TABLE, sa.and_(O.bucket_id == B.id, _key, one)))
+    for one in (O.is_latest, _version)
+)
 _NEWEST = sa.select(Object.TABLE).where(_bucket, _key).order_by(O.created_at.desc(), O.id.desc()).limit(1)
 _KEPT = sa.select(O.id).where(_bucket, _key, ~O.delete_marker).limit(1)
 _MARKERS = sa.select(Object.TABLE).where(_bucket, _key, O.delete_marker)
@@ -202,10 +208,14 @@ async def readable(tx: Tx, question: "Question") -> tuple[Bucket, Object]:
     """The bucket, and the version of an object in it that a request names, the latest without `version_id`, if the
     caller's tenant has it or others may read it. Raises NOT_FOUND, which tells of a delete marker."""
     request = question.request
-    bucket = await named_bucket(tx, request.bucket)
-    if bucket is None:
+    both = _BOTH_VERSION if request.version_id else _BOTH_LATEST
+    found = await db.record(tx, both, name=request.bucket, key=request.key, version_id=request.version_id)
+    if found is None:
         raise not_found("bucket", request.bucket)
-    row = await version(tx, bucket, request.key, request.version_id)
+    values, cut = tuple(found.values()), len(B)
+    bucket = db.made(Bucket, dict(zip(B.keys(), values[:cut], strict=True)))
+    columns = dict(zip(O.keys(), values[cut:], strict=True))
+    row = db.made(Object, columns) if columns["id"] else None
     if bucket.tenant_id == question.call.tenant:
         _obey(bucket, question)
     elif not question.granted(bucket, row):
@@ -280,15 +290,12 @@ async def _add(
     tx: Tx, bucket: Bucket, key: str, *, user_id: UUID, id: UUID, delete_marker: bool = False,
     part_sizes: Sequence[int] = (), **columns: object,
 ) -> Object:  # fmt: skip
-    before = await db.first(tx, Object, _LATEST, bucket_id=bucket.id, key=key)
     version_id = UNVERSIONED if bucket.versioning != "ENABLED" else str(2**62 - time.time_ns())
-    if version_id == UNVERSIONED:
-        replaced = await db.first(tx, Object, _VERSION, bucket_id=bucket.id, key=key, version_id=UNVERSIONED)
-        if replaced:
-            await drop(tx, replaced)
-            before = None if before and before.id == replaced.id else before
-    if before:
-        await changes.update(tx, before, is_latest=False, noncurrent_since=sa.func.clock_timestamp())
+    for before in await db.rows(tx, Object, _LATEST_OR_VERSION, bucket_id=bucket.id, key=key, version_id=version_id):
+        if before.version_id == version_id:
+            await drop(tx, before)
+        else:
+            await changes.update(tx, before, is_latest=False, noncurrent_since=sa.func.clock_timestamp())
     row = await changes.insert(
         tx, Object, id=id, tenant_id=bucket.tenant_id, user_id=user_id, bucket_id=bucket.id, bucket=bucket.name,
         key=key, version_id=version_id, is_latest=True, delete_marker=delete_marker, parts_count=len(part_sizes),

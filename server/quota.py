@@ -64,14 +64,17 @@ _TAKE_TURNS = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(s
 
 
 async def usage(tx: Tx, tenant_id: UUID, names: Sequence[str]) -> dict[str, int]:
-    """What the tenant uses of each, until the transaction ends: others of the tenant wait for it."""
-    await db.execute(tx, _TAKE_TURNS, turn=f"quota/{tenant_id}")
+    """What the tenant uses of each now."""
     _, *used = await db.record(tx, _used(tuple(names)), tenant_id=tenant_id)
     return dict(zip(names, used, strict=True))
 
 
 async def enforce(tx: Tx, tenant_id: UUID, before: dict[str, int]) -> None:
-    """Raise QUOTA_EXCEEDED when the transaction has taken more than the tenant may have. Using less is always fine."""
+    """Raise QUOTA_EXCEEDED when the transaction has taken more than the tenant may have. Using less is always fine.
+
+    Transactions of a tenant take turns from here to their end, so that each sees what the ones before have taken.
+    """
+    await db.execute(tx, _TAKE_TURNS, turn=f"quota/{tenant_id}")
     for standing in await standings(tx, tenant_id, before):
         used = before[standing.name]
         if standing.used > standing.limit and standing.used > used:

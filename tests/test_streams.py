@@ -171,6 +171,15 @@ async def test_a_client_that_leaves_ends_the_call(
     await server.closed(2)
 
 
+async def test_a_refusal_ends_the_connection_of_a_client_that_waits_to_send_its_body(api: httpx.AsyncClient) -> None:
+    reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
+    writer.write(b"PUT /nothing HTTP/1.1\r\nHost: cloud\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n")
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 404") and b"connection: close" in answer.lower()
+    writer.close()
+
+
 async def test_a_stream_goes_on_after_the_last_event(server: Server, api: httpx.AsyncClient) -> None:
     server.service.script = script()
     for params, body, header, expected in (

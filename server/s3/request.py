@@ -7,8 +7,9 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, MutableMapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, unquote_plus
 from xml.etree.ElementTree import Element
@@ -204,8 +205,12 @@ def bucket_of_host(host: str, domain: str) -> str:
 
 def iso(moment: Any) -> str:
     """A timestamp as XML has it: "2009-10-12T17:50:30.000Z"."""
-    at = moment.ToDatetime(UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+    return f"{_second(moment.seconds)}.{moment.nanos // 1_000_000:03d}Z"
+
+
+@lru_cache(4096)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def http_date(moment: Any) -> str:
