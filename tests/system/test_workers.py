@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -62,7 +62,12 @@ def servers_of(connections: list[httpx.AsyncClient], processes: list[int]) -> se
 def server_processes(cloud: Thecloud) -> list[int]:
     """The processes that serve, not the one that keeps them."""
     assert cloud.process
-    return [pid for pid in cloud.process.children() if b"server\0process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = []
+    for pid in cloud.process.children():
+        with suppress(FileNotFoundError, ProcessLookupError):  # one that has just ended serves no more
+            if b"server\0process" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 async def test_both_processes_answer_on_one_port(two: Thecloud, clients: list[httpx.AsyncClient]) -> None:
