@@ -1,7 +1,8 @@
-"""Quotas: usage is counted from the tables, never stored, so it cannot drift.
+"""Quotas: usage is counted from the tables, so it cannot drift.
 
 A service says how its quotas are counted; the methods that use them up name them in their
-`rule.quota`. A tenant's creators take turns, so that what is counted holds until they commit.
+`rule.quota`. A tenant's creators take turns, so that what is counted holds until they commit. What is too much to count
+each time is a sum that triggers keep.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,14 +33,15 @@ class Quota:
 
     default: int
     used: sa.Select[Any]  # one number; takes :tenant_id
+    kept: bool  # it is a sum in one row, which whoever changes it holds until the transaction ends
 
 
 QUOTAS: dict[str, Quota] = {}
 
 
-def counted(name: str, default: int, used: sa.Select[Any]) -> None:
+def counted(name: str, default: int, used: sa.Select[Any], *, kept: bool = False) -> None:
     """Declare a quota. `used` takes the bind parameter tenant_id."""
-    QUOTAS[name] = Quota(default, used)
+    QUOTAS[name] = Quota(default, used, kept)
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,16 @@ _TAKE_TURNS = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(s
 
 
 async def usage(tx: Tx, tenant_id: UUID, names: Sequence[str]) -> dict[str, int]:
-    """What the tenant uses of each now."""
+    """What the tenant uses of each, until the transaction ends: others of the tenant wait for it; where sums are kept,
+    they wait when they change them, which is later."""
+    if not all(QUOTAS[name].kept for name in names):
+        await db.execute(tx, _TAKE_TURNS, turn=f"quota/{tenant_id}")
     _, *used = await db.record(tx, _used(tuple(names)), tenant_id=tenant_id)
     return dict(zip(names, used, strict=True))
 
 
 async def enforce(tx: Tx, tenant_id: UUID, before: dict[str, int]) -> None:
-    """Raise QUOTA_EXCEEDED when the transaction has taken more than the tenant may have. Using less is always fine.
-
-    Transactions of a tenant take turns from here to their end, so that each sees what the ones before have taken.
-    """
-    await db.execute(tx, _TAKE_TURNS, turn=f"quota/{tenant_id}")
+    """Raise QUOTA_EXCEEDED when the transaction has taken more than the tenant may have. Using less is always fine."""
     for standing in await standings(tx, tenant_id, before):
         used = before[standing.name]
         if standing.used > standing.limit and standing.used > used:

@@ -80,8 +80,8 @@ def _sum(column: Any) -> sa.Select[Any]:
 
 
 quota.counted("buckets", 100, sa.select(sa.func.count()).select_from(Bucket.TABLE).where(_tenant, _there))
-quota.counted("objects", 1_000_000, _sum(_stored.c.objects))
-quota.counted("object_gb", 100, _sum(sa.func.ceil(sa.cast(_stored.c.bytes, sa.Numeric) / GIB)))
+quota.counted("objects", 1_000_000, _sum(_stored.c.objects), kept=True)
+quota.counted("object_gb", 100, _sum(sa.func.ceil(sa.cast(_stored.c.bytes, sa.Numeric) / GIB)), kept=True)
 rating.metered("object", category="storage", size=lambda state: ("standard", Decimal(state["size_bytes"]) / GIB),
                billed=lambda state: not state["delete_marker"], unit="GB-second")  # fmt: skip
 

@@ -113,9 +113,10 @@ class MultipartUploads:
         if [part.id for part in composed.parts] != [part.id for part in now]:
             raise ApiError("IN_USE", "parts were uploaded meanwhile; complete it again", kind="multipart_upload",
                            id=request.id, by="parts")  # fmt: skip
-        await storage_lives.forget(call.tx, upload)
         question = Question(call, request, upload.key)
         bucket = await own_bucket(call.tx, upload.bucket, call.tenant_id, question=question)
+        await object_rows.alone(call.tx, bucket, upload.key)  # before sums are changed, as everybody does
+        await storage_lives.forget(call.tx, upload)
         return shown(await object_rows.add(
             call.tx, bucket, upload.key, user_id=call.principal.user_id, if_match=request.if_match,
             if_none_match=request.if_none_match, host=object_uploads.host(self.app), metadata=upload.metadata,

@@ -316,3 +316,29 @@ async def test_parts_that_go_while_they_become_one(
     assert (await ada.rest.post(f"/storage/multipart/complete/{id}")).status_code == status
     assert await text(ada, "assets/a") == "404"
     assert not cloud.objects.blobs
+
+
+async def test_of_many_puts_at_once_only_as_many_fit_as_the_quota_has_room_for(cloud: Cloud, ada: Person) -> None:
+    await bucket(ada)
+    await limit(cloud, ada, "objects", 5)
+    replies = await asyncio.gather(*(ada.rest.put(f"/storage/assets/{n}", content=b"x") for n in range(20)))
+    assert sorted(reply.status_code for reply in replies) == [201] * 5 + [403] * 15
+    assert await used(cloud, ada) == (5, 5)
+    assert len(cloud.objects.blobs) == 5
+
+
+async def test_one_key_put_completed_and_deleted_at_once(cloud: Cloud, ada: Person) -> None:
+    await bucket(ada)
+    ids = []
+    for _ in range(6):
+        ids.append((await ada.rest.post("/storage/multipart/init/assets/a")).json()["id"])
+        path = f"/storage/multipart/upload/{ids[-1]}/parts?part=1"
+        assert (await ada.rest.put(path, content=b"part")).status_code == 200
+    replies = await asyncio.gather(
+        *(ada.rest.post(f"/storage/multipart/complete/{id}") for id in ids),
+        *(ada.rest.put("/storage/assets/a", content=b"put") for _ in range(6)),
+        *(ada.rest.delete("/storage/assets/a") for _ in range(6)),
+    )
+    assert {reply.status_code for reply in replies} <= {200, 201, 204, 404}
+    count, size = await used(cloud, ada)
+    assert (count, size) in [(0, 0), (1, 3), (1, 4)]
