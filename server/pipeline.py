@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import asyncpg
-import protovalidate
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
@@ -36,11 +35,13 @@ from thecloud.v1 import options_pb2
 from server import audit, auth, budgets, db, idempotency, quota, ratelimit, rating
 from server.auth import NOBODY, AccessKey
 from server.call import Call, Identity, Method, identified
-from server.errors import ApiError, invalid, invalid_fields, not_found, rate_limited
+from server.errors import ApiError, invalid, not_found, rate_limited
+from server.failures import to_api_error
 from server.log import REQUEST_ID, new_request_id
 from server.metrics import CALLS
 from server.resources import Resource
 from server.streams import STOPPING, watched
+from server.validation import validate
 
 if TYPE_CHECKING:
     from server.app import App
@@ -50,7 +51,6 @@ REQUEST_ID_FORM = re.compile(r"[\x21-\x7e]{1,128}")
 T = TypeVar("T")
 TRIES = 3  # of a transaction that the database ended because of another one
 FAILED_KEYS_A_MINUTE = 300  # of one address, in one process
-_validator = protovalidate.Validator()
 
 
 class Pipeline:
@@ -186,8 +186,7 @@ class Pipeline:
             who = call.address if call.principal is NOBODY else call.principal.user_id
             if seconds := self.buckets.take(who, self.app.config.rate_limit):
                 raise rate_limited(seconds)
-        if violations := _validator.collect_violations(request):
-            raise invalid_fields([(_path(each.proto.field), each.proto.message) for each in violations])
+        validate(request)
         if not method.anyone:
             await self._authorize(call, request)
 
@@ -422,8 +421,7 @@ class Pipeline:
 
     async def _validated(self, requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
         async for request in requests:
-            if violations := _validator.collect_violations(request):
-                raise invalid_fields([(_path(each.proto.field), each.proto.message) for each in violations])
+            validate(request)
             yield request
 
 
@@ -435,36 +433,3 @@ class _RolledBack(Exception):
 
     def __init__(self, response: Message) -> None:
         self.response = response
-
-
-def to_api_error(exception: Exception, request_id: str) -> ApiError:
-    """Any exception as what the caller may know of it."""
-    match exception:
-        case ApiError():
-            return exception
-        case TimeoutError():
-            return ApiError("DEADLINE_EXCEEDED", "the call's deadline passed before it was done; nothing was changed")
-        case asyncpg.PostgresError() if (error := db.violated(exception)) is not None:
-            return error
-        case OSError() | asyncpg.PostgresConnectionError() | asyncpg.OperatorInterventionError():
-            return unavailable(request_id)
-        case asyncpg.InterfaceError() | asyncpg.InternalClientError():
-            return unavailable(request_id)
-    return ApiError("INTERNAL", f"internal error; the server's log has the cause under request id {request_id}")
-
-
-def unavailable(request_id: str) -> ApiError:
-    return ApiError("UNAVAILABLE", f"the server cannot reach what it needs; try again. Request id {request_id}")
-
-
-def _path(path: Any) -> str:
-    """`labels["env"]`, `volumes[0].mount_path`: the field a violation is about; empty for the whole message."""
-    if path is None:
-        return ""
-    parts: list[str] = []
-    for element in path.elements:
-        parts.append(element.field_name)
-        if (subscript := element.subscript) is not None:
-            quoted = f'"{subscript.value}"' if subscript.field == "string_key" else subscript.value
-            parts[-1] += f"[{quoted}]"
-    return ".".join(parts)
