@@ -17,7 +17,7 @@ import uvloop
 from bench import cloud
 from bench.echo_service import METHOD, SERVICE, EchoService, message
 from bench.figure import figure
-from server import pipeline as server_pipeline
+from server import validation
 from server.pipeline import Pipeline
 
 GOAL = 30.0  # microseconds
@@ -44,16 +44,16 @@ async def measure() -> tuple[float, float]:
         async with cloud.prepared() as prepared, cloud.app(prepared.url, Path(folder)) as app:
             pipeline = Pipeline(app, {SERVICE.full_name: (SERVICE, EchoService())})
             metadata = {"x-api-key": prepared.key, "user-agent": "bench"}
-            real: Any = server_pipeline._validator
+            real: Any = validation._validator
             taken: dict[bool, list[float]] = {False: [], True: []}
             for number in range(ROUNDS):
                 for validator, times in ((NoRules(), taken[False]), (real, taken[True])):
-                    server_pipeline._validator = validator
+                    validation._validator = validator
                     seconds = await calls(pipeline, metadata)
                     if number:
                         times.append(seconds / CALLS * 1e6)
                 await asyncio.sleep(0.01)  # the listener needs a turn to keep the cache believed
-            server_pipeline._validator = real
+            validation._validator = real
     return median(taken[False]), median(taken[True])
 
 
