@@ -9,10 +9,9 @@ somewhere else finds that too.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -22,7 +21,7 @@ from sqlalchemy.dialects import postgresql
 from thecloud.v1 import audit_pb2 as pb
 
 from server import db
-from server.changes import NO_TENANT
+from server.changes import NO_TENANT, Change
 from server.db import METADATA, Owned, Tx
 
 if TYPE_CHECKING:
@@ -62,28 +61,53 @@ HASHED = (
     "id", "created_at", "tenant_id", "user_id", "key_id", "actor", "action", "resource_type", "resource_id", "status",
     "reason", "ip_address", "user_agent", "request_id", "details",
 )  # fmt: skip
-_digest = sa.bindparam("digest", type_=sa.LargeBinary)
-_head = (
+_tenant = sa.bindparam("tenant", type_=postgresql.UUID)
+_count = sa.bindparam("count", type_=sa.BigInteger)
+_HEAD = (
     postgresql.insert(HEADS)
-    .values(tenant_id=sa.bindparam("tenant_id"), sequence=1, hash=sa.func.sha256(sa.literal(FIRST).op("||")(_digest)))
-    .on_conflict_do_update(
-        index_elements=[HEADS.c.tenant_id],
-        set_={"sequence": HEADS.c.sequence + 1, "hash": sa.func.sha256(HEADS.c.hash.op("||")(_digest))},
-    )
+    .values(tenant_id=_tenant, sequence=_count, hash=FIRST)
+    .on_conflict_do_update(index_elements=[HEADS.c.tenant_id], set_={"sequence": HEADS.c.sequence + _count})
     .returning(HEADS.c.sequence, HEADS.c.hash)
-    .cte("head")
 )
-_APPEND = sa.insert(Entry.TABLE).from_select(
-    ["sequence", "hash", *HASHED],
-    sa.select(_head.c.sequence, _head.c.hash, *(sa.bindparam(name, type_=Entry.TABLE.c[name].type) for name in HASHED)),
-)
+_GIVEN = {f"new_{name}": Entry.TABLE.c[name].type for name in ("sequence", "hash", *HASHED)}
+_given = db.together(_GIVEN)
+_APPEND = (
+    sa.insert(Entry.TABLE)
+    .from_select([name.removeprefix("new_") for name in _GIVEN], sa.select(*_given.c))
+    .add_cte(sa.update(HEADS).where(HEADS.c.tenant_id == _tenant)
+             .values(hash=sa.bindparam("last", type_=sa.LargeBinary)).cte("head"))
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Said:
+    """What an entry is to say."""
+
+    tenant_id: UUID
+    target: tuple[str, str]
+    details: dict[str, Any]
+    columns: dict[str, Any]
+    changes: Sequence[Change]  # that its call has made, once the transaction ends
+
+    def values(self) -> dict[str, Any]:
+        """The columns of the entry, but for its place in the chain."""
+        kind, id = self.target
+        found = next((change for change in self.changes if str(change.id) == id), next(iter(self.changes), None))
+        states = {"before": found.before, "after": found.after} if found else {}
+        said = {name: value for name, value in (self.details | states).items() if value is not None and value != ""}
+        if len(text := orjson.dumps(said, option=orjson.OPT_UTC_Z)) > LARGEST:
+            text = orjson.dumps(self.details | {"too_large": "the change log has what became of the resource"})
+        return self.columns | {
+            "id": uuid4(), "created_at": datetime.now(UTC), "tenant_id": self.tenant_id, "resource_type": kind,
+            "resource_id": clean(id), "details": text.decode(),
+        }  # fmt: skip
 
 
 def record(tx: Tx, call: "Call", status: str, target: tuple[str, str], reason: str | None = None,
            **details: Any) -> None:  # fmt: skip
     """Have an entry written when the transaction commits: what was tried on what, by whom, from where, how it ended."""
     principal = call.principal
-    _at_commit(tx, call.tenant or NO_TENANT, target, details, {
+    _have_written(tx, call.tenant or NO_TENANT, target, details, {
         "user_id": principal.user_id if principal.key_id else None, "key_id": principal.key_id,
         "actor": principal.email, "action": call.method.action, "status": status, "reason": reason,
         "ip_address": call.address, "user_agent": clean(call.metadata.get("user-agent", "")),
@@ -93,32 +117,29 @@ def record(tx: Tx, call: "Call", status: str, target: tuple[str, str], reason: s
 
 def note(tx: Tx, action: str, target: tuple[str, str], tenant_id: UUID = NO_TENANT, **details: Any) -> None:
     """Have an entry written of what an operator does to the database itself."""
-    _at_commit(tx, tenant_id, target, details, {
+    _have_written(tx, tenant_id, target, details, {
         "user_id": None, "key_id": None, "actor": tx.actor, "action": action, "status": "success", "reason": None,
         "ip_address": "", "user_agent": "", "request_id": tx.request_id,
     })  # fmt: skip
 
 
-def _at_commit(
-    tx: Tx, tenant_id: UUID, target: tuple[str, str], details: dict[str, Any], entry: dict[str, Any]
+def _have_written(
+    tx: Tx, tenant_id: UUID, target: tuple[str, str], details: dict[str, Any], columns: dict[str, Any]
 ) -> None:  # fmt: skip
-    tx.before_commit["audit", str(tenant_id)] = partial(_write, tenant_id, target, details, entry)
+    tx.before_commit(("audit", str(tenant_id)), _write, Said(tenant_id, target, details, columns, tx.changes))
 
 
-async def _write(
-    tenant_id: UUID, target: tuple[str, str], details: dict[str, Any], entry: dict[str, Any], tx: Tx
-) -> None:  # fmt: skip
-    kind, id = target
-    found = next((change for change in tx.changes if str(change.id) == id), tx.changes[0] if tx.changes else None)
-    states = {"before": found.before, "after": found.after} if found else {}
-    said = {name: value for name, value in (details | states).items() if value is not None and value != ""}
-    if len(text := orjson.dumps(said, option=orjson.OPT_UTC_Z)) > LARGEST:
-        text = orjson.dumps(details | {"too_large": "the change log has what became of the resource"})
-    values = entry | {
-        "id": uuid4(), "created_at": datetime.now(UTC), "tenant_id": tenant_id, "resource_type": kind,
-        "resource_id": clean(id), "details": text.decode(),
-    }  # fmt: skip
-    await db.execute(tx, _APPEND, digest=digest(values), **values)
+async def _write(tx: Tx, entries: list[Said]) -> None:
+    """Add entries to the chain of a tenant, whose head is taken until the transaction has ended."""
+    tenant_id = entries[0].tenant_id
+    last, hash = await db.record(tx, _HEAD, tenant=tenant_id, count=len(entries))
+    written = []
+    for sequence, said in enumerate(entries, last - len(entries) + 1):
+        values = said.values()
+        hash = hashlib.sha256(hash + digest(values)).digest()
+        written.append({"sequence": sequence, "hash": hash, **values})
+    columns = {name: [each[name.removeprefix("new_")] for each in written] for name in _GIVEN}
+    await db.execute(tx, _APPEND, tenant=tenant_id, last=hash, **columns)
 
 
 def digest(values: Mapping[str, Any]) -> bytes:

@@ -13,7 +13,7 @@ that fails leaves no gap. Heads are taken in one order, after every other lock: 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from functools import cache, partial
+from functools import cache
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
@@ -58,18 +58,13 @@ _head = (
     .returning(HEADS.c.sequence)
     .cte("head")
 )
-_GIVEN = {"kind": sa.Text, "id": postgresql.UUID, "type": sa.Text, "before": postgresql.JSONB,
-          "after": postgresql.JSONB}  # fmt: skip
-_given = (
-    sa.func.unnest(*(sa.bindparam(f"{name}s", type_=postgresql.ARRAY(kind)) for name, kind in _GIVEN.items()))
-    .table_valued(*(sa.column(name, kind) for name, kind in _GIVEN.items()), with_ordinality="n", name="given")
-    .render_derived()
-)
+_GIVEN = {"kind": sa.Text, "id": postgresql.UUID, "type": sa.Text, "actor": sa.Text, "request_id": sa.Text,
+          "before": postgresql.JSONB, "after": postgresql.JSONB}  # fmt: skip
+_given = db.together(_GIVEN, numbered="n")
 _APPEND = sa.insert(CHANGES).from_select(
-    ["tenant_id", "sequence", "actor", "request_id", *_GIVEN],
+    ["tenant_id", "sequence", *_GIVEN],
     sa.select(
-        _tenant, _head.c.sequence - _count + _given.c.n, sa.bindparam("actor", type_=sa.Text),
-        sa.bindparam("request", type_=sa.Text), *(_given.c[name] for name in _GIVEN),
+        _tenant, _head.c.sequence - _count + _given.c.n, *(_given.c[name] for name in _GIVEN)
     ).select_from(_head.join(_given, sa.true())),
 )  # fmt: skip
 
@@ -82,6 +77,8 @@ class Change:
     kind: str
     id: UUID
     type: ChangeType
+    actor: str
+    request_id: str
     before: dict[str, Any] | None
     after: dict[str, Any] | None
 
@@ -115,14 +112,14 @@ def append(tx: Tx, before: Row | None, after: Row | None) -> None:
         return
     kind: ChangeType = "UPDATED" if before and after else "CREATED" if after else "DELETED"
     tenant_id = getattr(row, "tenant_id", None) or NO_TENANT
-    tx.changes.append(Change(tenant_id, row.KIND, row.id, kind, old, new))
-    tx.before_commit["changes", str(tenant_id)] = partial(_write, tenant_id)
+    change = Change(tenant_id, row.KIND, row.id, kind, tx.actor, tx.request_id, old, new)
+    tx.changes.append(change)
+    tx.before_commit(("changes", str(tenant_id)), _write, change)
 
 
-async def _write(tenant_id: UUID, tx: Tx) -> None:
-    new = [change for change in tx.changes if change.tenant_id == tenant_id]
-    columns = {f"{name}s": [getattr(change, name) for change in new] for name in _GIVEN}
-    await db.execute(tx, _APPEND, tenant=tenant_id, count=len(new), actor=tx.actor, request=tx.request_id, **columns)
+async def _write(tx: Tx, new: list[Change]) -> None:
+    columns = {name: [getattr(change, name) for change in new] for name in _GIVEN}
+    await db.execute(tx, _APPEND, tenant=new[0].tenant_id, count=len(new), **columns)
 
 
 def public(row: Row) -> dict[str, Any]:

@@ -8,12 +8,13 @@ execution costs three times as much (bench/README.md).
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
+from operator import itemgetter
 from types import NoneType, UnionType
 from typing import Any, ClassVar, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 from uuid import UUID
@@ -121,9 +122,20 @@ class Tx:
     actor: str = "system"
     request_id: str = ""
     changes: list[Any] = field(default_factory=list)  # of resources, so far: see changes.py
-    before_commit: dict[tuple[str, str], Callable[["Tx"], Awaitable[None]]] = field(default_factory=dict)
+    left: dict[tuple[str, str], tuple["Write", list[Any]]] = field(default_factory=dict)
     """What is left to write at the end, in the order of its keys: two transactions never wait for each other there."""
     after_commit: list[Callable[[], None]] = field(default_factory=list)
+
+    def before_commit(self, key: tuple[str, str], write: "Write", item: object) -> None:
+        """Have this written at the end, by `write`, along with all else that has this key."""
+        self.left.setdefault(key, (write, []))[1].append(item)
+
+    def part(self, actor: str, request_id: str) -> "Tx":
+        """The same transaction, for what is changed in it by somebody else."""
+        return Tx(self.connection, actor, request_id, left=self.left, after_commit=self.after_commit)
+
+
+Write = Callable[[Tx, list[Any]], Awaitable[None]]
 
 
 class Database:
@@ -154,8 +166,8 @@ class Database:
             tx = Tx(connection, actor, request_id)
             async with connection.transaction():
                 yield tx
-                for _, write in sorted(tx.before_commit.items()):
-                    await write(tx)
+                for _, (write, items) in sorted(tx.left.items(), key=itemgetter(0)):
+                    await write(tx, items)
         for act in tx.after_commit:
             act()
 
@@ -339,6 +351,29 @@ def _insert(cls: type[Row], names: tuple[str, ...]) -> Any:
     """Made once for each set of columns: making it takes longer than running it."""
     values = {name: sa.bindparam(f"new_{name}", type_=cls.TABLE.c[name].type) for name in names}
     return sa.insert(cls.TABLE).values(values).returning(*cls.TABLE.c)
+
+
+async def insert_all(tx: Tx, cls: type[R], many: Sequence[Mapping[str, Any]]) -> list[R]:
+    """Insert many rows in one statement. All have the same columns, of which none is a list."""
+    columns = {f"new_{name}": [each[name] for each in many] for name in many[0]}
+    inserted = await rows(tx, cls, _insert_all(cls, tuple(many[0])), **columns)  # type: ignore[arg-type]
+    found = {row.id: row for row in inserted}
+    return [found[each["id"]] for each in many]
+
+
+@cache
+def _insert_all(cls: type[Row], names: tuple[str, ...]) -> Any:
+    kinds = {name: cls.TABLE.c[name].type for name in names}
+    given = together({f"new_{name}": kind for name, kind in kinds.items()})
+    return sa.insert(cls.TABLE).from_select(names, sa.select(*given.c)).returning(*cls.TABLE.c)
+
+
+def together(kinds: Mapping[str, Any], *, numbered: str | None = None) -> Any:
+    """A table of arrays, each a bind parameter with this name and with values of this kind. `numbered`: the name of a
+    column that counts its rows from 1."""
+    arrays = (sa.bindparam(name, type_=postgresql.ARRAY(kind)) for name, kind in kinds.items())
+    columns = (sa.column(name, kind) for name, kind in kinds.items())
+    return sa.func.unnest(*arrays).table_valued(*columns, with_ordinality=numbered, name="given").render_derived()
 
 
 async def update(tx: Tx, row: R, **columns: object) -> R:

@@ -190,9 +190,9 @@ async def test_an_estimate_is_what_the_hours_come_to(
     end = START + timedelta(hours=hours)
     async with database.transaction() as tx:
         await publish(tx, {type: [(EPOCH, price)]})
-        hourly = await rating.estimate(tx, [Change(tenant_id, "disk", id, "CREATED", None, state),
+        hourly = await rating.estimate(tx, [Change(tenant_id, "disk", id, "CREATED", "", "", None, state),
                                             Change(tenant_id, "disk", id, "UPDATED", state, state),
-                                            Change(tenant_id, "tenant", id, "CREATED", None, {})])  # fmt: skip
+                                            Change(tenant_id, "tenant", id, "CREATED", "", "", None, {})])  # fmt: skip
         await happened(tx, tenant_id, [Event(START, "disk", id, state), Event(end, "disk", id, None)])
         await read_all(tx, tenant_id)
         totals = await rating.totals(tx, tenant_id, START, end + SPAN, end + SPAN)
@@ -258,7 +258,7 @@ async def test_a_price_holds_from_the_next_second_on(database: Database) -> None
 
 async def test_a_price_to_come_can_be_changed_and_holds_from_its_moment_on(database: Database) -> None:
     soon = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
-    created = Change(uuid4(), "instance", uuid4(), "CREATED", None, {"instance_type": "basic-2"})
+    created = Change(uuid4(), "instance", uuid4(), "CREATED", "", "", None, {"instance_type": "basic-2"})
     async with database.transaction() as tx:
         for price in ("0.5", "0.6"):
             assert await rating.set_price(tx, "instance", "basic-2", Decimal(price), soon) == soon
