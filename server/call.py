@@ -31,6 +31,9 @@ class Method:
         self.full_name = f"/{descriptor.containing_service.full_name}/{descriptor.name}"
         self.function: Callable[..., Any] = getattr(implementation, descriptor.name)
         self.prepare: Callable[..., Awaitable[Any]] | None = getattr(implementation, f"prepare_{descriptor.name}", None)
+        self.together: Callable[..., Awaitable[Sequence[Message]]] | None = getattr(
+            implementation, f"together_{descriptor.name}", None
+        )
         self.admits: Callable[..., Awaitable[bool]] | None = getattr(implementation, "admits", None)
         self.request: type[Message] = GetMessageClass(descriptor.input_type)
         self.response: type[Message] = GetMessageClass(descriptor.output_type)

@@ -6,27 +6,24 @@ what no row knows is rubbish.
 """
 
 import base64
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import sqlalchemy as sa
 from google.protobuf.message import Message
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import storage_pb2 as pb
 
-from server import changes, db
+from server import db
 from server.db import METADATA, Owned, Tx
 from server.errors import ApiError, invalid, not_found
 from server.resources import arn
-from server.work import CHANNEL, NEVER, WORK
 
 if TYPE_CHECKING:
     from server.bucket_access import Question
 
-UNVERSIONED = "null"
 MOST_METADATA = 2048  # bytes
 
 
@@ -140,27 +137,16 @@ _key = O.key == sa.bindparam("key", type_=sa.Text)
 _version = O.version_id == sa.bindparam("version_id", type_=sa.Text)
 _LATEST = sa.select(Object.TABLE).where(_bucket, _key, O.is_latest)
 _VERSION = sa.select(Object.TABLE).where(_bucket, _key, _version)
-_LATEST_OR_VERSION = sa.select(Object.TABLE).where(_bucket, _key, sa.or_(O.is_latest, _version))
 _both = sa.select(Bucket.TABLE, Object.TABLE).where(_name, _there)
 _BOTH_LATEST, _BOTH_VERSION = (
     _both.select_from(sa.outerjoin(Bucket.TABLE, Object.TABLE, sa.and_(O.bucket_id == B.id, _key, one)))
     for one in (O.is_latest, _version)
 )
-_NEWEST = sa.select(Object.TABLE).where(_bucket, _key).order_by(O.created_at.desc(), O.id.desc()).limit(1)
-_KEPT = sa.select(O.id).where(_bucket, _key, ~O.delete_marker).limit(1)
-_MARKERS = sa.select(Object.TABLE).where(_bucket, _key, O.delete_marker)
-_of_bucket, _of_key = (sa.func.hashtextextended(sa.bindparam(name, type_=sa.Text), 0) for name in ("whole", "alone"))
+_locks = db.together({"whole": sa.Text, "alone": sa.Text})
+_of_bucket, _of_key = (sa.func.hashtextextended(name, 0) for name in _locks.c)
 _ALONE = sa.select(sa.func.pg_advisory_xact_lock_shared(_of_bucket), sa.func.pg_advisory_xact_lock(_of_key))
-_WHOLE = sa.select(sa.func.pg_advisory_xact_lock(_of_bucket))
+_WHOLE = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("whole", type_=sa.Text), 0)))
 _SIZES = sa.select(SIZES.c.sizes).where(SIZES.c.object_id == sa.bindparam("object_id", type_=postgresql.UUID))
-_ids = sa.func.unnest(sa.bindparam("ids", type_=postgresql.ARRAY(postgresql.UUID))).table_valued(
-    sa.column("id", postgresql.UUID), name="given"
-).render_derived()  # fmt: skip
-_DISCARD = postgresql.insert(WORK).from_select(
-    ["kind", "id", "host", "due_at", "leased_until", "wakes", "attempts"],
-    sa.select(sa.literal("blob"), _ids.c.id, sa.bindparam("at_host", type_=sa.Text), sa.func.now(), NEVER,
-              sa.literal(1), sa.literal(0)),
-).on_conflict_do_nothing()  # fmt: skip
 
 
 async def own_bucket(
@@ -171,10 +157,16 @@ async def own_bucket(
     Raises PERMISSION_DENIED where it has a policy that denies what is asked for, or that cannot be asked, since there
     is no question.
     """
+    bucket = await held_bucket(tx, name, tenant_id, lock=lock)
+    obey(bucket, question)
+    return bucket
+
+
+async def held_bucket(tx: Tx, name: str, tenant_id: UUID, *, lock: bool = False) -> Bucket:
+    """What own_bucket() gives, whatever its policy says."""
     bucket = await db.first(tx, Bucket, _HELD[lock], name=name, tenant_id=tenant_id)
     if bucket is None:
         raise not_found("bucket", name)
-    _obey(bucket, question)
     return bucket
 
 
@@ -185,7 +177,7 @@ async def readable_bucket(tx: Tx, name: str, tenant_id: UUID, *, question: "Ques
     if bucket is None:
         raise not_found("bucket", name)
     if bucket.tenant_id == tenant_id:
-        _obey(bucket, question)
+        obey(bucket, question)
     elif not (question.granted(bucket) if question else bucket.is_public and bucket.policy is None):
         raise not_found("bucket", name)
     return bucket
@@ -196,7 +188,8 @@ async def named_bucket(tx: Tx, name: str) -> Bucket | None:
     return await db.first(tx, Bucket, _NAMED, name=name)
 
 
-def _obey(bucket: Bucket, question: "Question | None") -> None:
+def obey(bucket: Bucket, question: "Question | None") -> None:
+    """Raise PERMISSION_DENIED where the bucket has a policy that says so, or that cannot be asked: there is no question."""
     if bucket.policy is None:
         return
     if question is None:
@@ -217,7 +210,7 @@ async def readable(tx: Tx, question: "Question") -> tuple[Bucket, Object]:
     columns = dict(zip(O.keys(), values[cut:], strict=True))
     row = db.made(Object, columns) if columns["id"] else None
     if bucket.tenant_id == question.call.tenant:
-        _obey(bucket, question)
+        obey(bucket, question)
     elif not question.granted(bucket, row):
         raise not_found("bucket", request.bucket)
     if row is None or row.delete_marker:
@@ -251,9 +244,10 @@ async def sizes(tx: Tx, row: Object) -> Sequence[int]:
     return found or [row.size_bytes]
 
 
-async def alone(tx: Tx, bucket: Bucket, key: str) -> None:
-    """Have nobody else change this object until the transaction ends."""
-    await db.execute(tx, _ALONE, whole=f"objects/{bucket.id}", alone=f"object/{bucket.id}/{key}")
+async def alone(tx: Tx, *objects: tuple[Bucket, str]) -> None:
+    """Have nobody else change the objects of these keys until the transaction ends."""
+    names = sorted({(f"objects/{bucket.id}", f"object/{bucket.id}/{key}") for bucket, key in objects})
+    await db.execute(tx, _ALONE, whole=[whole for whole, _ in names], alone=[alone for _, alone in names])
 
 
 async def whole(tx: Tx, bucket: Bucket) -> None:
@@ -261,105 +255,10 @@ async def whole(tx: Tx, bucket: Bucket) -> None:
     await db.execute(tx, _WHOLE, whole=f"objects/{bucket.id}")
 
 
-def judge(bucket: Bucket, key: str, latest: Object | None, if_match: str, if_none_match: str) -> None:
-    """Raise unless this may be replaced: PRECONDITION_FAILED, or NOT_FOUND where an object is wanted and none there."""
-    there = None if latest is None or latest.delete_marker else latest
-    if if_match and there is None:
-        raise absent(bucket, key)
-    if there and ((if_match and not named(there, if_match)) or (if_none_match and named(there, if_none_match))):
-        raise ApiError("PRECONDITION_FAILED", f'the object\'s ETag is "{there.etag}"', etag=there.etag)
-
-
 def named(row: Object, etags: str) -> bool:
     """Whether the object's ETag is in a list of them, or that is "*"."""
     each = [one.strip().removeprefix("W/").strip('"') for one in etags.split(",")]
     return "*" in each or row.etag in each
-
-
-async def add(
-    tx: Tx, bucket: Bucket, key: str, *, if_match: str = "", if_none_match: str = "", **columns: Any
-) -> Object:  # fmt: skip
-    """Make this the latest version of the object. What it replaces is discarded. Raises what judge() does."""
-    await alone(tx, bucket, key)
-    if if_match or if_none_match:
-        judge(bucket, key, await version(tx, bucket, key), if_match, if_none_match)
-    return await _add(tx, bucket, key, **columns)
-
-
-async def _add(
-    tx: Tx, bucket: Bucket, key: str, *, user_id: UUID, id: UUID, delete_marker: bool = False,
-    part_sizes: Sequence[int] = (), **columns: object,
-) -> Object:  # fmt: skip
-    version_id = UNVERSIONED if bucket.versioning != "ENABLED" else str(2**62 - time.time_ns())
-    for before in await db.rows(tx, Object, _LATEST_OR_VERSION, bucket_id=bucket.id, key=key, version_id=version_id):
-        if before.version_id == version_id:
-            await drop(tx, before)
-        else:
-            await changes.update(tx, before, is_latest=False, noncurrent_since=sa.func.clock_timestamp())
-    row = await changes.insert(
-        tx, Object, id=id, tenant_id=bucket.tenant_id, user_id=user_id, bucket_id=bucket.id, bucket=bucket.name,
-        key=key, version_id=version_id, is_latest=True, delete_marker=delete_marker, parts_count=len(part_sizes),
-        **columns,
-    )  # fmt: skip
-    if part_sizes:
-        await db.execute(tx, sa.insert(SIZES).values(object_id=id, sizes=list(part_sizes)))
-    return row
-
-
-async def hide(tx: Tx, bucket: Bucket, key: str, user_id: UUID) -> bool:
-    """Delete the latest version, so that there is none: for good where no versions are kept. Whether there was one."""
-    await alone(tx, bucket, key)
-    latest = await find(tx, bucket, key)
-    if latest is None:
-        return False
-    await put_away(tx, bucket, key, user_id)
-    return True
-
-
-async def put_away(tx: Tx, bucket: Bucket, key: str, user_id: UUID) -> Object | None:
-    """What hide() does, by whoever is alone with the object; where versions are kept also if there is none: then the
-    delete marker."""
-    if bucket.versioning != "OFF":
-        return await _add(tx, bucket, key, user_id=user_id, id=uuid4(), delete_marker=True, size_bytes=0,
-                          content_type="", checksum="", etag="", host="")  # fmt: skip
-    if latest := await version(tx, bucket, key):
-        await drop(tx, latest)
-    return None
-
-
-async def remove(tx: Tx, bucket: Bucket, key: str, version_id: str) -> Object | None:
-    """Delete one version for good; the newest of the others is the latest then. The version, if there was one."""
-    await alone(tx, bucket, key)
-    return await take_out(tx, bucket, key, version_id)
-
-
-async def take_out(tx: Tx, bucket: Bucket, key: str, version_id: str) -> Object | None:
-    """What remove() does, by whoever is alone with the object."""
-    gone = await version(tx, bucket, key, version_id)
-    if gone is None:
-        return None
-    await drop(tx, gone)
-    if not gone.delete_marker and await db.value(tx, _KEPT, bucket_id=bucket.id, key=key) is None:
-        for marker in await db.rows(tx, Object, _MARKERS, bucket_id=bucket.id, key=key):  # with nothing to hide
-            await drop(tx, marker)
-    elif gone.is_latest and (newest := await db.first(tx, Object, _NEWEST, bucket_id=bucket.id, key=key)):
-        await changes.update(tx, newest, is_latest=True, noncurrent_since=None)
-    return gone
-
-
-async def drop(tx: Tx, row: Object) -> None:
-    """Delete one version for good, whatever there is besides."""
-    await changes.delete(tx, row)
-    await discard(tx, [row])
-
-
-async def discard(tx: Tx, rows: Iterable[Object | Part]) -> None:
-    """Have the blobs of rows that went deleted once this transaction commits."""
-    blobs = [row for row in rows if not (isinstance(row, Object) and row.delete_marker)]
-    for host in {row.host for row in blobs}:
-        await db.execute(tx, _DISCARD, ids=[row.id for row in blobs if row.host == host], at_host=host or None)
-    if blobs:
-        await tx.connection.execute(f"notify {CHANNEL}")
 
 
 def shown_bucket(bucket: Bucket) -> pb.Bucket:

@@ -9,6 +9,9 @@
   7. quota, budget     rule.quota
   8. audit             rule.audit; a refused or failed call is recorded too
 
+A method with a together_… does several calls of a tenant in one transaction: those that came while the one before was
+under way. Where that fails, each gets one of its own.
+
 A method that only reads gets a connection outside a transaction, and a `live` one gets none. A dry
 run (validate_only) goes through 6 and 7, and its transaction is rolled back. For a stream 1 and 4
 are made sure of again every second, and it ends with the server. A stream of requests with one
@@ -20,8 +23,8 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -37,6 +40,7 @@ from server.auth import NOBODY, AccessKey
 from server.call import Call, Identity, Method, identified
 from server.errors import ApiError, invalid, not_found, rate_limited
 from server.failures import to_api_error
+from server.groups import Groups
 from server.log import REQUEST_ID, new_request_id
 from server.metrics import CALLS
 from server.resources import Resource
@@ -50,6 +54,7 @@ log = structlog.get_logger()
 REQUEST_ID_FORM = re.compile(r"[\x21-\x7e]{1,128}")
 T = TypeVar("T")
 TRIES = 3  # of a transaction that the database ended because of another one
+UNDONE = (ApiError, asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)  # after these nothing is committed
 FAILED_KEYS_A_MINUTE = 300  # of one address, in one process
 
 
@@ -65,6 +70,7 @@ class Pipeline:
             for service, implementation in services.values()
             for method in (Method(each, implementation) for each in service.methods)
         }
+        self.groups = Groups(self._commit_together)
         self.proxies = frozenset(app.config.trusted_proxies.split(",")) - {""}
 
     def method(self, full_name: str) -> Method:
@@ -318,7 +324,10 @@ class Pipeline:
     async def _perform(self, call: Call, request: Message, act: "Act") -> Message:
         """Steps 5 to 8, in one transaction. One that loses a deadlock is begun again."""
         try:
-            response = await self._commit(call, request, act)
+            if call.method.together and act == self._mutate and "idempotency-key" not in call.metadata:
+                response = await self.groups.join((call.method, call.tenant), (call, request))
+            else:
+                response = await self._commit(call, partial(act, call, request))
         except ApiError:  # after which nothing is committed for sure
             await self._undo(call)
             raise
@@ -334,17 +343,38 @@ class Pipeline:
             except Exception as exception:
                 log.warning("undo_failed", rpc=call.method.full_name, error=repr(exception))
 
-    async def _commit(self, call: Call, request: Message, act: "Act") -> Message:
+    async def _commit(self, call: Call, act: Callable[[], Awaitable[T]]) -> T:
         for attempt in range(1, TRIES + 1):
             try:
                 async with self.app.db.transaction(call.principal.email, call.request_id) as call.tx:
-                    return await act(call, request)
+                    return await act()
             except _RolledBack as ended:
-                return ended.response
+                return ended.response  # type: ignore[return-value]
             except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError):
                 if attempt == TRIES:
                     raise ApiError("UNAVAILABLE", "too many changes at once; try again") from None
         raise AssertionError("unreachable")
+
+    async def _commit_together(self, group: Sequence["Sent"]) -> Sequence[Message | Exception]:
+        """The response to each of these calls of one method and tenant, or what is wrong with it."""
+        (first, _), *others = group
+        try:
+            return await self._commit(first, partial(self._mutate_together, group))
+        except Exception as error:
+            if not others or not isinstance(error, UNDONE):
+                return [error for _ in group]
+        return [each for one in group for each in await self._commit_together([one])]
+
+    async def _mutate_together(self, group: Sequence["Sent"]) -> Sequence[Message]:
+        calls, requests = zip(*group, strict=True)
+        first, *others = calls
+        for call in others:
+            call.tx = first.tx.part(call.principal.email, call.request_id)
+        async with self._within_quotas(first):
+            responses = await first.method.together(calls, requests)
+        for call, request, response in zip(calls, requests, responses, strict=True):
+            self._record(call, request, response)
+        return responses  # type: ignore[no-any-return]
 
     async def _rehearse(self, call: Call, request: Message) -> Message:
         """The response there would be, without its secrets, and what it would cost."""
@@ -355,16 +385,23 @@ class Pipeline:
                 response.ClearField(each.name)
         raise _RolledBack(response)
 
-    async def _act(self, call: Call, request: Message) -> Message:
-        """The method, within the tenant's quotas."""
-        method = call.method
-        used = await quota.usage(call.tx, call.tenant_id, method.quota) if method.quota else None
+    @asynccontextmanager
+    async def _within_quotas(self, call: Call) -> AsyncIterator[None]:
+        """Raise QUOTA_EXCEEDED when more is taken in the block than the tenant may have, BUDGET_EXCEEDED before it."""
+        used = await quota.usage(call.tx, call.tenant_id, call.method.quota) if call.method.quota else None
         if used is not None:
             await budgets.within_budget(call.tx, call.tenant_id)
-        response: Message = await method.function(call, request)
+        yield
         if used:
             await quota.enforce(call.tx, call.tenant_id, used)
+
+    async def _act(self, call: Call, request: Message) -> Message:
+        async with self._within_quotas(call):
+            response: Message = await call.method.function(call, request)
         return response
+
+    def _record(self, call: Call, request: Message, response: Message) -> None:
+        audit.record(call.tx, call, "success", call.method.target(request, response), **call.details(request))
 
     async def _mutate(self, call: Call, request: Message) -> Message:
         method = call.method
@@ -373,7 +410,7 @@ class Pipeline:
             call.headers["idempotency-replayed"] = "true"
             return before
         response = await self._act(call, request)
-        audit.record(call.tx, call, "success", method.target(request, response), **call.details(request))
+        self._record(call, request, response)
         if key:
             await idempotency.keep(call, key, response)
         return response
@@ -426,6 +463,7 @@ class Pipeline:
 
 
 Act = Callable[[Call, Message], Awaitable[Message]]
+Sent = tuple[Call, Message]
 
 
 class _RolledBack(Exception):

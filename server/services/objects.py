@@ -12,7 +12,16 @@ from sqlalchemy.dialects import postgresql
 from thecloud.v1 import objects_pb2 as pb
 from thecloud.v1 import storage_pb2
 
-from server import bucket_access, changes, db, object_downloads, object_lists, object_rows, object_uploads
+from server import (
+    bucket_access,
+    changes,
+    db,
+    object_downloads,
+    object_lists,
+    object_rows,
+    object_uploads,
+    object_versions,
+)
 from server.bucket_access import Question
 from server.call import Call
 from server.errors import ApiError, invalid
@@ -29,6 +38,7 @@ from server.object_rows import (
     shown_whole,
 )
 from server.object_uploads import Received
+from server.object_versions import Put
 from server.resources import Resource
 from server.services.storage_parts import add_part, the_upload
 
@@ -85,7 +95,7 @@ class ObjectService:
         async with self.app.db.reading() as tx:
             bucket = await own_bucket(tx, request.bucket, call.tenant_id, question=Question(call, request))
             latest = await object_rows.version(tx, bucket, request.key)
-        object_rows.judge(bucket, request.key, latest, request.if_match, request.if_none_match)
+        object_versions.judge(bucket, request.key, latest, request.if_match, request.if_none_match)
         source = await self._source(call, request)
         if latest and latest.id == source.id and not _changes(source, request):
             raise invalid("properties", "a copy of an object in its own place needs other properties, tags or access")
@@ -106,11 +116,15 @@ class ObjectService:
             told |= {"metadata": source.metadata, "headers": source.headers}
         if not request.HasField("tags"):
             told["tags"] = source.tags
-        return shown_whole(await object_rows.add(
-            call.tx, bucket, request.key, user_id=call.principal.user_id, if_match=request.if_match,
-            if_none_match=request.if_none_match, host=object_uploads.host(self.app), is_public=request.is_public,
-            content_type=request.properties.content_type or source.content_type, **copied.columns(), **told,
+        [added] = await object_versions.add(Put(
+            tx=call.tx, bucket=bucket, key=request.key, if_match=request.if_match, if_none_match=request.if_none_match,
+            columns={
+                "user_id": call.principal.user_id, "host": object_uploads.host(self.app),
+                "is_public": request.is_public,
+                "content_type": request.properties.content_type or source.content_type, **copied.columns(), **told,
+            },
         ))  # fmt: skip
+        return shown_whole(added)
 
     async def prepare_CopyPart(self, call: Call, request: pb.CopyPartRequest) -> Received:
         async with self.app.db.reading() as tx:
@@ -130,7 +144,7 @@ class ObjectService:
     async def DeleteObjects(self, call: Call, request: pb.DeleteObjectsRequest) -> pb.DeleteObjectsResponse:
         bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         if len(request.objects) == 1:
-            await object_rows.alone(call.tx, bucket, request.objects[0].key)
+            await object_rows.alone(call.tx, (bucket, request.objects[0].key))
         else:
             await object_rows.whole(call.tx, bucket)  # a lock for each of 1,000 keys is more than the database has
         response = pb.DeleteObjectsResponse()
@@ -224,10 +238,10 @@ async def _deleted(call: Call, bucket: Bucket, wanted: pb.ObjectReference) -> pb
     """Delete one object or version, while nobody else changes the bucket's."""
     key, version_id = wanted.key, wanted.version_id
     if version_id:
-        gone = await object_rows.take_out(call.tx, bucket, key, version_id)
+        gone = await object_versions.take_out(call.tx, bucket, key, version_id)
         marker = gone if gone and gone.delete_marker else None
     else:
-        marker = await object_rows.put_away(call.tx, bucket, key, call.principal.user_id)
+        marker = await object_versions.put_away(call.tx, bucket, key, call.principal.user_id)
     return pb.DeletedObject(key=key, version_id=version_id, delete_marker=marker is not None,
                             delete_marker_version_id=marker.version_id if marker else "")  # fmt: skip
 
@@ -236,7 +250,7 @@ async def _changed(
     call: Call, request: pb.SetObjectTagsRequest | pb.SetObjectAccessRequest, **columns: object
 ) -> storage_pb2.Object:  # fmt: skip
     bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
-    await object_rows.alone(call.tx, bucket, request.key)
+    await object_rows.alone(call.tx, (bucket, request.key))
     row = await object_rows.version(call.tx, bucket, request.key, request.version_id)
     if row is None or row.delete_marker:
         raise object_rows.absent(bucket, request.key, row)

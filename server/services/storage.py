@@ -4,7 +4,7 @@ The blob of an object is stored first, whole and durable; then one transaction h
 """
 
 import ipaddress
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from server import (
     object_encryption,
     object_rows,
     object_uploads,
+    object_versions,
     quota,
     rating,
 )
@@ -40,12 +41,15 @@ from server.object_rows import (
     O,
     Object,
     Upload,
+    held_bucket,
+    obey,
     own_bucket,
     readable_bucket,
     shown,
     shown_bucket,
 )
 from server.object_uploads import GIB, Received
+from server.object_versions import Put
 from server.services import storage_rules, storage_scrubber
 from server.services.storage_parts import MultipartUploads
 from server.work import wake
@@ -150,18 +154,32 @@ class StorageService(MultipartUploads):
             bucket = await own_bucket(tx, first.bucket, call.tenant_id, question=Question(call, first))
             if first.if_match or first.if_none_match:
                 latest = await object_rows.version(tx, bucket, first.key)
-                object_rows.judge(bucket, first.key, latest, first.if_match, first.if_none_match)
+                object_versions.judge(bucket, first.key, latest, first.if_match, first.if_none_match)
         return await object_uploads.prepared(self.app, call, bucket, first, more)
 
     async def UploadObject(self, call: Call, request: pb.UploadObjectRequest) -> pb.Object:
-        received: Received = call.prepared
-        bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
-        return shown(await object_rows.add(
-            call.tx, bucket, request.key, user_id=call.principal.user_id, if_match=request.if_match,
-            if_none_match=request.if_none_match, host=object_uploads.host(self.app), is_public=request.is_public,
-            content_type=request.properties.content_type or request.content_type or received.content_type,
-            **received.columns(), **object_rows.told(request.properties, request.tags),
-        ))  # fmt: skip
+        [added] = await self.together_UploadObject([call], [request])
+        return added
+
+    async def together_UploadObject(
+        self, calls: Sequence[Call], requests: Sequence[pb.UploadObjectRequest]
+    ) -> list[pb.Object]:
+        tx, tenant_id, held, puts = calls[0].tx, calls[0].tenant_id, dict[str, Bucket](), list[Put]()
+        for name in sorted({request.bucket for request in requests}):
+            held[name] = await held_bucket(tx, name, tenant_id)
+        for call, request in zip(calls, requests, strict=True):
+            bucket, received = held[request.bucket], call.prepared
+            obey(bucket, Question(call, request))
+            content_type = request.properties.content_type or request.content_type or received.content_type
+            puts.append(Put(
+                tx=call.tx, bucket=bucket, key=request.key, if_match=request.if_match,
+                if_none_match=request.if_none_match, columns={
+                    "user_id": call.principal.user_id, "host": object_uploads.host(self.app),
+                    "is_public": request.is_public, "content_type": content_type, **received.columns(),
+                    **object_rows.told(request.properties, request.tags),
+                },
+            ))  # fmt: skip
+        return [shown(row) for row in await object_versions.add(*puts)]
 
     async def DownloadObject(self, call: Call, request: pb.DownloadObjectRequest) -> AsyncGenerator[HttpBody]:
         if request.part_number and request.range:
@@ -192,9 +210,9 @@ class StorageService(MultipartUploads):
     async def DeleteObject(self, call: Call, request: pb.DeleteObjectRequest) -> Empty:
         bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         if request.version_id:
-            done = await object_rows.remove(call.tx, bucket, request.key, request.version_id) is not None
+            done = await object_versions.remove(call.tx, bucket, request.key, request.version_id) is not None
         else:
-            done = await object_rows.hide(call.tx, bucket, request.key, call.principal.user_id)
+            done = await object_versions.hide(call.tx, bucket, request.key, call.principal.user_id)
         if not done:
             raise not_found("object", f"{bucket.name}/{request.key}")
         return Empty()

@@ -7,7 +7,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from server import changes, db, object_rows
+from server import changes, db, object_versions
 from server.db import Tx
 from server.object_rows import Bucket, LifecycleRule, O, Object, Part, Upload
 from server.work import LONGER, RECONCILERS, every
@@ -38,7 +38,7 @@ _ABANDONED = (
 
 async def forget(tx: Tx, upload: Upload) -> None:
     """Drop an upload, whose row is locked, and its parts."""
-    await object_rows.discard(tx, await db.rows(tx, Part, _PARTS, upload=upload.id))
+    await object_versions.discard(tx, await db.rows(tx, Part, _PARTS, upload=upload.id))
     await changes.delete(tx, upload)
 
 
@@ -51,7 +51,7 @@ async def reconcile_bucket(app: "App", id: UUID) -> timedelta | None:
         removed = await db.rows(tx, Object, _EMPTY, bucket_id=id)
         for row in removed:
             changes.append(tx, row, None)
-        await object_rows.discard(tx, removed)
+        await object_versions.discard(tx, removed)
         uploads = await db.rows(tx, Upload, _UPLOADS, bucket_id=id)
         for upload in uploads:
             await forget(tx, upload)

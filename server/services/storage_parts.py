@@ -13,13 +13,14 @@ from sqlalchemy.dialects import postgresql
 from thecloud.v1 import storage_pb2 as pb
 
 from drivers.objects import NoRoom
-from server import changes, db, object_encryption, object_parts, object_rows, object_uploads
+from server import changes, db, object_encryption, object_parts, object_rows, object_uploads, object_versions
 from server.bucket_access import Question
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid, not_found
 from server.object_rows import Part, Upload, own_bucket, shown, shown_upload
 from server.object_uploads import Received
+from server.object_versions import Put
 from server.services import storage_lives
 
 if TYPE_CHECKING:
@@ -115,15 +116,18 @@ class MultipartUploads:
                            id=request.id, by="parts")  # fmt: skip
         question = Question(call, request, upload.key)
         bucket = await own_bucket(call.tx, upload.bucket, call.tenant_id, question=question)
-        await object_rows.alone(call.tx, bucket, upload.key)  # before sums are changed, as everybody does
+        await object_rows.alone(call.tx, (bucket, upload.key))  # before sums are changed, as everybody does
         await storage_lives.forget(call.tx, upload)
-        return shown(await object_rows.add(
-            call.tx, bucket, upload.key, user_id=call.principal.user_id, if_match=request.if_match,
-            if_none_match=request.if_none_match, host=object_uploads.host(self.app), metadata=upload.metadata,
-            headers=upload.headers, tags=upload.tags, is_public=upload.is_public,
-            content_type=composed.received.content_type, part_sizes=[part.size_bytes for part in now],
-            **composed.received.columns(),
+        received = composed.received
+        [added] = await object_versions.add(Put(
+            tx=call.tx, bucket=bucket, key=upload.key, if_match=request.if_match, if_none_match=request.if_none_match,
+            part_sizes=[part.size_bytes for part in now], columns={
+                "user_id": call.principal.user_id, "host": object_uploads.host(self.app),
+                "is_public": upload.is_public, "content_type": received.content_type, "metadata": upload.metadata,
+                "headers": upload.headers, "tags": upload.tags, **received.columns(),
+            },
         ))  # fmt: skip
+        return shown(added)
 
     async def AbortMultipartUpload(self, call: Call, request: pb.AbortMultipartUploadRequest) -> Empty:
         upload = await the_upload(call.tx, call, request, lock=True)
@@ -144,7 +148,7 @@ async def add_part(app: "App", call: Call, upload_id: str, number: int) -> pb.Pa
     """Make what was prepared the part of this number, in place of the one before."""
     received: Received = call.prepared
     upload = await db.get(call.tx, Upload, upload_id, call.tenant_id, lock=True)
-    await object_rows.discard(call.tx, await db.rows(call.tx, Part, _PART, upload=upload.id, number=number))
+    await object_versions.discard(call.tx, await db.rows(call.tx, Part, _PART, upload=upload.id, number=number))
     return db.to_message(await db.insert(  # type: ignore[no-any-return]
         call.tx, Part, id=received.id, tenant_id=upload.tenant_id, upload_id=upload.id, part_number=number,
         size_bytes=received.stored.size_bytes, etag=received.stored.sha256, host=object_uploads.host(app),

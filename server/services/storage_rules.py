@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import storage_pb2 as pb
 
-from server import changes, db, object_rows
+from server import changes, db, object_rows, object_versions
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid
@@ -190,7 +190,7 @@ async def _do(tx: Tx, bucket: Bucket, action: str, id: UUID, key: str) -> None:
     if action == "ABORT_UPLOAD":
         upload = await db.find(tx, Upload, id, lock=True)
     else:
-        await object_rows.alone(tx, bucket, key)
+        await object_rows.alone(tx, (bucket, key))
     due = await db.record(tx, _THIS[action], bucket_id=bucket.id, moment=datetime.now(UTC), this=id)
     if due is None or (action == "DELETE_MARKER" and await db.value(tx, _HIDDEN, bucket_id=bucket.id, key=key)):
         return
@@ -198,9 +198,9 @@ async def _do(tx: Tx, bucket: Bucket, action: str, id: UUID, key: str) -> None:
         assert upload
         await storage_lives.forget(tx, upload)
     elif action == "EXPIRE":
-        await object_rows.hide(tx, bucket, key, due["user_id"])
+        await object_versions.hide(tx, bucket, key, due["user_id"])
     elif row := await db.find(tx, Object, id):
-        await object_rows.drop(tx, row)
+        await object_versions.drop(tx, row)
 
 
 def _may_see(call: Call, bucket: Bucket, due: Any) -> bool:

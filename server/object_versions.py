@@ -1,0 +1,179 @@
+"""Which version of an object is the latest: what is added to a bucket, hidden, and taken out of it for good."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from server import changes, db
+from server.db import Tx
+from server.errors import ApiError
+from server.object_rows import SIZES, Bucket, O, Object, Part, absent, alone, find, named, version
+from server.work import CHANNEL, NEVER, WORK
+
+UNVERSIONED = "null"
+
+_places = db.together({"buckets": postgresql.UUID, "keys": sa.Text, "versions": sa.Text})
+_theirs = sa.and_(O.bucket_id == _places.c.buckets, O.key == _places.c["keys"])
+_REPLACED = sa.union_all(*(
+    sa.select(Object.TABLE).join(_places, sa.and_(_theirs, which))
+    for which in (O.is_latest, sa.and_(O.version_id == _places.c.versions, ~O.is_latest))
+))  # fmt: skip
+_given = O.id == sa.any_(sa.bindparam("ids", type_=postgresql.ARRAY(postgresql.UUID)))
+_DROP = sa.delete(Object.TABLE).where(_given)
+_now = {"is_latest": sa.false(), "noncurrent_since": sa.func.clock_timestamp()}
+_NO_LONGER_LATEST = sa.update(Object.TABLE).where(_given).values(_now).returning(Object.TABLE)
+_bucket = O.bucket_id == sa.bindparam("bucket_id", type_=postgresql.UUID)
+_key = O.key == sa.bindparam("key", type_=sa.Text)
+_NEWEST = sa.select(Object.TABLE).where(_bucket, _key).order_by(O.created_at.desc(), O.id.desc()).limit(1)
+_KEPT = sa.select(O.id).where(_bucket, _key, ~O.delete_marker).limit(1)
+_MARKERS = sa.select(Object.TABLE).where(_bucket, _key, O.delete_marker)
+_ids = db.together({"ids": postgresql.UUID})
+_DISCARD = postgresql.insert(WORK).from_select(
+    ["kind", "id", "host", "due_at", "leased_until", "wakes", "attempts"],
+    sa.select(sa.literal("blob"), _ids.c.ids, sa.bindparam("at_host", type_=sa.Text), sa.func.now(), NEVER,
+              sa.literal(1), sa.literal(0)),
+).on_conflict_do_nothing().returning(sa.func.pg_notify(CHANNEL, ""))  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Put:
+    """A version that is to be the latest of an object."""
+
+    tx: Tx  # of who puts it
+    bucket: Bucket
+    key: str
+    columns: dict[str, Any]  # of its row; the same ones as of what is put with it
+    delete_marker: bool = False
+    part_sizes: Sequence[int] = ()
+    if_match: str = ""
+    if_none_match: str = ""
+
+    @property
+    def place(self) -> tuple[UUID, str]:
+        return self.bucket.id, self.key
+
+
+def judge(bucket: Bucket, key: str, latest: Object | None, if_match: str, if_none_match: str) -> None:
+    """Raise unless this may be replaced: PRECONDITION_FAILED, or NOT_FOUND where an object is wanted and none there."""
+    there = None if latest is None or latest.delete_marker else latest
+    if if_match and there is None:
+        raise absent(bucket, key)
+    if there and ((if_match and not named(there, if_match)) or (if_none_match and named(there, if_none_match))):
+        raise ApiError("PRECONDITION_FAILED", f'the object\'s ETag is "{there.etag}"', etag=there.etag)
+
+
+async def add(*puts: Put) -> list[Object]:
+    """Put all of them, in this order, in one transaction. What they replace is discarded. Raises what judge() does."""
+    await alone(puts[0].tx, *((put.bucket, put.key) for put in puts))
+    added: dict[int, Object] = {}
+    while len(added) < len(puts):
+        now: dict[tuple[UUID, str], int] = {}  # one of each object
+        for number, put in enumerate(puts):
+            if number not in added:
+                now.setdefault(put.place, number)
+        added |= zip(now.values(), await _add([puts[number] for number in now.values()]), strict=True)
+    return [added[number] for number in range(len(puts))]
+
+
+async def _add(puts: Sequence[Put]) -> list[Object]:
+    """Put versions of different objects, of which nobody else changes any."""
+    tx, fresh = puts[0].tx, str(2**62 - time.time_ns())
+    versions = [UNVERSIONED if put.bucket.versioning != "ENABLED" else fresh for put in puts]
+    found = await db.rows(tx, Object, _REPLACED, buckets=[put.bucket.id for put in puts],
+                          keys=[put.key for put in puts], versions=versions)  # fmt: skip
+    latest = {(row.bucket_id, row.key): row for row in found if row.is_latest}
+    for put in puts:
+        if put.if_match or put.if_none_match:
+            judge(put.bucket, put.key, latest.get(put.place), put.if_match, put.if_none_match)
+    of = {put.place: (put, version) for put, version in zip(puts, versions, strict=True)}
+    replaced, demoted = list[Object](), dict[UUID, Object]()
+    for row in found:
+        put, version_id = of[row.bucket_id, row.key]
+        if row.version_id == version_id:
+            changes.append(put.tx, row, None)
+            replaced.append(row)
+        else:
+            demoted[row.id] = row
+    if replaced:
+        await db.execute(tx, _DROP, ids=[row.id for row in replaced])
+        await discard(tx, replaced)
+    if demoted:
+        for row in await db.rows(tx, Object, _NO_LONGER_LATEST, ids=[*demoted]):
+            changes.append(of[row.bucket_id, row.key][0].tx, demoted[row.id], row)
+    rows = await db.insert_all(tx, Object, [
+        {"tenant_id": put.bucket.tenant_id, "bucket_id": put.bucket.id, "bucket": put.bucket.name, "key": put.key,
+         "version_id": version_id, "is_latest": True, "delete_marker": put.delete_marker,
+         "parts_count": len(put.part_sizes), **put.columns}
+        for put, version_id in of.values()
+    ])  # fmt: skip
+    for put, row in zip(puts, rows, strict=True):
+        changes.append(put.tx, None, row)
+        if put.part_sizes:
+            await db.execute(tx, sa.insert(SIZES).values(object_id=row.id, sizes=list(put.part_sizes)))
+    return rows
+
+
+async def hide(tx: Tx, bucket: Bucket, key: str, user_id: UUID) -> bool:
+    """Delete the latest version, so that there is none: for good where no versions are kept. Whether there was one."""
+    await alone(tx, (bucket, key))
+    latest = await find(tx, bucket, key)
+    if latest is None:
+        return False
+    await put_away(tx, bucket, key, user_id)
+    return True
+
+
+async def put_away(tx: Tx, bucket: Bucket, key: str, user_id: UUID) -> Object | None:
+    """What hide() does, by whoever is alone with the object; where versions are kept also if there is none: then the
+    delete marker."""
+    if bucket.versioning != "OFF":
+        columns = {"id": uuid4(), "user_id": user_id, "size_bytes": 0, "content_type": "", "checksum": "", "etag": "",
+                   "host": ""}  # fmt: skip
+        [marker] = await _add([Put(tx=tx, bucket=bucket, key=key, delete_marker=True, columns=columns)])
+        return marker
+    if latest := await version(tx, bucket, key):
+        await drop(tx, latest)
+    return None
+
+
+async def remove(tx: Tx, bucket: Bucket, key: str, version_id: str) -> Object | None:
+    """Delete one version for good; the newest of the others is the latest then. The version, if there was one."""
+    await alone(tx, (bucket, key))
+    return await take_out(tx, bucket, key, version_id)
+
+
+async def take_out(tx: Tx, bucket: Bucket, key: str, version_id: str) -> Object | None:
+    """What remove() does, by whoever is alone with the object."""
+    gone = await version(tx, bucket, key, version_id)
+    if gone is None:
+        return None
+    await drop(tx, gone)
+    if not gone.delete_marker and await db.value(tx, _KEPT, bucket_id=bucket.id, key=key) is None:
+        for marker in await db.rows(tx, Object, _MARKERS, bucket_id=bucket.id, key=key):  # with nothing to hide
+            await drop(tx, marker)
+    elif gone.is_latest and (newest := await db.first(tx, Object, _NEWEST, bucket_id=bucket.id, key=key)):
+        await changes.update(tx, newest, is_latest=True, noncurrent_since=None)
+    return gone
+
+
+async def drop(tx: Tx, row: Object) -> None:
+    """Delete one version for good, whatever there is besides."""
+    await changes.delete(tx, row)
+    await discard(tx, [row])
+
+
+async def discard(tx: Tx, rows: Iterable[Object | Part]) -> None:
+    """Have the blobs of rows that went deleted once this transaction commits."""
+    blobs = [row for row in rows if not (isinstance(row, Object) and row.delete_marker)]
+    for host, its in groupby(sorted(blobs, key=_host), _host):
+        await db.execute(tx, _DISCARD, ids=[row.id for row in its], at_host=host or None)
+
+
+def _host(row: Object | Part) -> str:
+    return row.host
