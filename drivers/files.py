@@ -3,7 +3,7 @@
     <last two digits of the id>/<the one before>/<id>   an object, whole
     new/<id>.<token>                                    what is being put, or was when the server died
 
-What is put becomes an object by a rename, once all of it is on the disk. Ids begin with the moment they were made at
+What is put becomes an object by a rename, and is promised once the disk has all of it. Ids begin with the moment they were made at
 and end at random, so the folders fill evenly.
 """
 
@@ -195,12 +195,12 @@ class New:
         self.append(last)
         target = self._folder / path(self._id)
         with room():
-            os.fsync(self._file)
             try:
                 os.rename(self._path, target)
             except FileNotFoundError:
                 made(target.parent)
                 os.rename(self._path, target)
+            os.fsync(self._file)  # after the rename, which a journal then has too: what follows has nothing to wait for
             synced(target.parent)
         return self._hashes.stored()
 

@@ -18,7 +18,7 @@ from operator import itemgetter
 from types import NoneType, UnionType
 from typing import Any, ClassVar, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 from uuid import UUID
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import asyncpg
 import orjson
@@ -50,6 +50,7 @@ LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Internal
 """What a call raises when the database, or the way to it, has gone; TimeoutError is an OSError."""
 _DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]
 _COMPILED: dict[Any, Any] = {}
+_KNOWN: WeakKeyDictionary[Executable, tuple[str, Sequence[str], dict[str, Any]]] = WeakKeyDictionary()
 KINDS: "dict[str, type[Row]]" = {}  # what the API calls one: its class
 
 
@@ -220,10 +221,16 @@ async def _keep(connection: Any) -> None:
 
 def sql(statement: Executable, values: Mapping[str, object]) -> tuple[str, list[object]]:
     """The statement's text, compiled once for its shape, and its arguments in order."""
-    compiled: Any
-    compiled, literals, *_ = statement._compile_w_cache(dialect=_DIALECT, compiled_cache=_COMPILED, column_keys=[])
-    parameters = compiled.construct_params(values, extracted_parameters=literals)
-    return compiled.string, [parameters[name] for name in compiled.positiontup or ()]
+    known = _KNOWN.get(statement)
+    if known is None:
+        compiled: Any
+        compiled, literals, *_ = statement._compile_w_cache(dialect=_DIALECT, compiled_cache=_COMPILED, column_keys=[])
+        constants = compiled.construct_params(extracted_parameters=literals, _check=False)
+        names = compiled.positiontup or ()
+        given = {name: constants[name] for name in names if not compiled.binds[name].required}
+        known = _KNOWN[statement] = compiled.string, names, given
+    text, names, given = known
+    return text, [values[name] if name in values else given[name] for name in names]
 
 
 async def records(tx: Tx, statement: Executable, **values: object) -> list[Any]:

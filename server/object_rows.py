@@ -132,6 +132,9 @@ _there = B.deleted_at.is_(None)
 _OWN = sa.select(Bucket.TABLE).where(_name, _there, _tenant)
 _HELD = {False: _OWN.with_for_update(read=True, key_share=True), True: _OWN.with_for_update()}
 _NAMED = sa.select(Bucket.TABLE).where(_name, _there)
+_ALL_NAMED = sa.select(Bucket.TABLE).where(
+    B.name == sa.any_(sa.bindparam("names", type_=postgresql.ARRAY(sa.Text))), _there
+)
 _bucket = O.bucket_id == sa.bindparam("bucket_id", type_=postgresql.UUID)
 _key = O.key == sa.bindparam("key", type_=sa.Text)
 _version = O.version_id == sa.bindparam("version_id", type_=sa.Text)
@@ -188,8 +191,14 @@ async def named_bucket(tx: Tx, name: str) -> Bucket | None:
     return await db.first(tx, Bucket, _NAMED, name=name)
 
 
+async def named_buckets(tx: Tx, names: Sequence[str]) -> list[Bucket | None]:
+    """What named_bucket() gives for each of them."""
+    found = {bucket.name: bucket for bucket in await db.rows(tx, Bucket, _ALL_NAMED, names=[*{*names}])}
+    return [found.get(name) for name in names]
+
+
 def obey(bucket: Bucket, question: "Question | None") -> None:
-    """Raise PERMISSION_DENIED where the bucket has a policy that says so, or that cannot be asked: there is no question."""
+    """Raise PERMISSION_DENIED where the bucket has a policy that says so, or that has no question to go by."""
     if bucket.policy is None:
         return
     if question is None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from server.app import App
 
 GIB = 2**30
-LOOK_AGAIN = 64 * 2**20  # bytes after which it is seen again how many there may be
+LOOK, LOOK_AGAIN = 2**20, 64 * 2**20  # bytes after which it is seen, and seen again, how many there may be
 LONGEST = 6 * 3600.0  # seconds of one upload
 SNIFFED = 512  # bytes that tell a type
 OCTETS = "application/octet-stream"
@@ -151,14 +151,14 @@ async def _pieces(
     app: "App", tenant_id: UUID, first: Any, more: AsyncIterator[Any], beginning: bytearray, checksum: Running
 ) -> AsyncGenerator[bytes]:
     """The data, as long as there may be more. `beginning` gets the first bytes."""
-    size, look_again, piece = 0, 0, first.data
+    size, left, look, piece = 0, 0, LOOK, first.data
     while True:
         size += len(piece)
         need_room(app, size)
-        if size >= look_again:
+        if size > look:
             standing, left = await _left(app, tenant_id)
-            look_again = size + LOOK_AGAIN
-        if size > left:
+            look = size + LOOK_AGAIN
+        if size > max(left, LOOK):
             raise quota_exceeded(standing.name, standing.limit, standing.used, -(-size // GIB))
         beginning += piece[: SNIFFED - len(beginning)]
         if piece:

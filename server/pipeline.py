@@ -121,7 +121,7 @@ class Pipeline:
         """The responses of a streaming method, admitted by its first request. Raises ApiError and nothing else.
 
         A method that takes one request gets that; one that takes many gets the first, and an iterator of the rest.
-        Each response is pulled in a task of its own: a method must not hold a timeout or a task group over a `yield`.
+        A method must not hold a timeout or a task group over a `yield`, since who takes the responses is in its block then.
         """
         call = self._call(method, metadata, address, headers, identity)
         began, outcome, first, caller = time.perf_counter(), "OK", method.request(), None

@@ -15,29 +15,64 @@ async def watched(
     responses: AsyncGenerator[Message], stopping: asyncio.Event, make_sure: Callable[[], Awaitable[None]]
 ) -> AsyncGenerator[Message]:
     """The responses, until the server stops or `make_sure` raises, which is asked every second. However it ends,
-    `responses` is closed.
-
-    Each response is pulled in a task of its own, so that waiting for one does not keep us from looking.
-    """
-    clock = asyncio.get_running_loop().time
-    sure_until = clock() + EVERY
+    `responses` is closed."""
+    watch = _Watch(stopping, make_sure)
     try:
-        while True:
-            pulled = asyncio.ensure_future(anext(responses, None))
-            try:
-                while not pulled.done() or sure_until <= clock():
-                    await asyncio.wait([pulled], timeout=max(0.0, sure_until - clock()))
-                    if stopping.is_set():
-                        raise ApiError("UNAVAILABLE", STOPPING)
-                    if sure_until <= clock():
-                        await make_sure()
-                        sure_until = clock() + EVERY
-            except BaseException:
-                pulled.cancel()
-                await asyncio.gather(pulled, return_exceptions=True)
-                raise
-            if (response := pulled.result()) is None:
-                return
+        while (response := await watch.over(responses)) is not None:
             yield response
     finally:
+        await watch.end()
         await responses.aclose()
+
+
+class _Watch:
+    """Looks every second, and interrupts who waits for a response when it sees a reason to: as asyncio.timeout does."""
+
+    def __init__(self, stopping: asyncio.Event, make_sure: Callable[[], Awaitable[None]]) -> None:
+        self._stopping, self._make_sure = stopping, make_sure
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(EVERY, self._look)
+        self._looking: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[object] | None = None
+        self._reason: Exception | None = None
+
+    async def over(self, responses: AsyncGenerator[Message]) -> Message | None:
+        """The next response, or None when there is none. Raises what ended the watch."""
+        if self._reason:
+            raise self._reason
+        waiting = self._waiting = asyncio.current_task()
+        assert waiting is not None
+        before = waiting.cancelling()
+        try:
+            return await anext(responses, None)
+        except asyncio.CancelledError:
+            if self._reason and waiting.uncancel() <= before:
+                raise self._reason from None
+            raise
+        finally:
+            self._waiting = None
+
+    async def end(self) -> None:
+        self._timer.cancel()
+        if self._looking:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    def _look(self) -> None:
+        if self._stopping.is_set():
+            self._interrupt(ApiError("UNAVAILABLE", STOPPING))
+        else:
+            self._looking = self._loop.create_task(self._made_sure())
+
+    async def _made_sure(self) -> None:
+        try:
+            await self._make_sure()
+        except Exception as reason:
+            self._interrupt(reason)
+        else:
+            self._timer = self._loop.call_later(EVERY, self._look)
+
+    def _interrupt(self, reason: Exception) -> None:
+        self._reason = reason
+        if self._waiting:
+            self._waiting.cancel()

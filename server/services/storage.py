@@ -32,6 +32,7 @@ from server.bucket_access import Question
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid, not_found
+from server.groups import Groups
 from server.object_downloads import PIECE, Plan, Unsatisfiable, described, plan
 from server.object_rows import (
     USAGE,
@@ -93,6 +94,7 @@ rating.metered("object", category="storage", size=lambda state: ("standard", Dec
 class StorageService(MultipartUploads):
     def __init__(self, app: "App") -> None:
         self.app = app
+        self._buckets = Groups(self._named)
 
     async def admits(self, call: Call, request: Any) -> bool:
         return await bucket_access.admits(self.app, call, request)
@@ -150,11 +152,14 @@ class StorageService(MultipartUploads):
         if not first.key or "\0" in first.key:
             raise invalid("key", "this wants 1 to 1,024 bytes, and none of them zero")
         object_rows.told(first.properties, first.tags)
-        async with self.app.db.reading() as tx:
-            bucket = await own_bucket(tx, first.bucket, call.tenant_id, question=Question(call, first))
-            if first.if_match or first.if_none_match:
+        bucket = await self._buckets.join(None, first.bucket)
+        if bucket is None or bucket.tenant_id != call.tenant_id:
+            raise not_found("bucket", first.bucket)
+        obey(bucket, Question(call, first))
+        if first.if_match or first.if_none_match:
+            async with self.app.db.reading() as tx:
                 latest = await object_rows.version(tx, bucket, first.key)
-                object_versions.judge(bucket, first.key, latest, first.if_match, first.if_none_match)
+            object_versions.judge(bucket, first.key, latest, first.if_match, first.if_none_match)
         return await object_uploads.prepared(self.app, call, bucket, first, more)
 
     async def UploadObject(self, call: Call, request: pb.UploadObjectRequest) -> pb.Object:
@@ -268,6 +273,10 @@ class StorageService(MultipartUploads):
     async def PreviewLifecycle(self, call: Call, request: pb.PreviewLifecycleRequest) -> pb.PreviewLifecycleResponse:
         bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         return await storage_rules.preview(call, bucket, request)
+
+    async def _named(self, names: Sequence[str]) -> list[Bucket | None]:
+        async with self.app.db.reading() as tx:
+            return await object_rows.named_buckets(tx, names)
 
     async def _look_up(self, call: Call, request: pb.DownloadObjectRequest) -> tuple[Object, Plan]:
         """What is to be sent, and how."""
