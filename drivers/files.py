@@ -3,8 +3,8 @@
     <last two digits of the id>/<the one before>/<id>   an object, whole
     new/<id>.<token>                                    what is being put, or was when the server died
 
-What is put becomes an object by a rename, and is promised once the disk has all of it. Ids begin with the moment they were made at
-and end at random, so the folders fill evenly.
+What is put becomes an object by a rename, and is promised once the disk has all of it. Ids begin with the moment they
+were made at and end at random, so the folders fill evenly.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -30,6 +31,7 @@ NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # the fil
 NO_WAIT = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL)  # it has to be waited for, or the file system cannot tell
 SMALL = 2**16  # bytes that are copied sooner than a thread is asked for them
 NEW = "new"
+PROCESS, NUMBERS = uuid4().hex, count()  # which make the token of what is being put
 T = TypeVar("T")
 
 
@@ -167,7 +169,7 @@ class New:
 
     def __init__(self, folder: Path, id: UUID) -> None:
         self._folder, self._id = folder, id
-        self._path = folder / NEW / f"{id}.{uuid4().hex}"
+        self._path = folder / NEW / f"{id}.{PROCESS}-{next(NUMBERS)}"
         self._file = -1
         self._written = 0
         self._hashes = Hashes()

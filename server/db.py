@@ -361,18 +361,20 @@ def _insert(cls: type[Row], names: tuple[str, ...]) -> Any:
 
 
 async def insert_all(tx: Tx, cls: type[R], many: Sequence[Mapping[str, Any]]) -> list[R]:
-    """Insert many rows in one statement. All have the same columns, of which none is a list."""
+    """Insert many rows in one statement. All have the same columns, of which none is a list, and an id of their own."""
     columns = {f"new_{name}": [each[name] for each in many] for name in many[0]}
-    inserted = await rows(tx, cls, _insert_all(cls, tuple(many[0])), **columns)  # type: ignore[arg-type]
-    found = {row.id: row for row in inserted}
-    return [found[each["id"]] for each in many]
+    rest = await records(tx, _insert_all(cls, tuple(many[0])), **columns)  # type: ignore[arg-type]
+    found = {each["id"]: each for each in rest}
+    return [made(cls, {**found[each["id"]], **each}) for each in many]
 
 
 @cache
 def _insert_all(cls: type[Row], names: tuple[str, ...]) -> Any:
-    kinds = {name: cls.TABLE.c[name].type for name in names}
-    given = together({f"new_{name}": kind for name, kind in kinds.items()})
-    return sa.insert(cls.TABLE).from_select(names, sa.select(*given.c)).returning(*cls.TABLE.c)
+    """What it gives are the ids, and the columns that are not given."""
+    columns = cls.TABLE.c
+    given = together({f"new_{name}": columns[name].type for name in names})
+    rest = [column for column in columns if column.name not in names]
+    return sa.insert(cls.TABLE).from_select(names, sa.select(*given.c)).returning(columns.id, *rest)
 
 
 def together(kinds: Mapping[str, Any], *, numbered: str | None = None) -> Any:

@@ -34,7 +34,8 @@ BEGINNINGS = (
     (b"<?xml", "text/xml"), (b"%!PS-Adobe-", "application/postscript"),
 )  # fmt: skip
 HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<title", b"<!--")
-BINARY = frozenset({*range(9), 0x0B, *range(0x0E, 0x1B), *range(0x1C, 0x20)})
+SIGNATURES = tuple(signature for signature, _ in BEGINNINGS)
+BINARY = bytes((*range(9), 0x0B, *range(0x0E, 0x1B), *range(0x1C, 0x20)))
 
 _BYTES = sa.select(USAGE.c.bytes).where(USAGE.c.tenant_id == sa.bindparam("tenant_id"))
 
@@ -191,13 +192,12 @@ async def _left(app: "App", tenant_id: UUID) -> tuple[quota.Standing, int]:
 
 def looks_like(beginning: bytes) -> str:
     """The content type of what begins so."""
-    for signature, kind in BEGINNINGS:
-        if beginning.startswith(signature):
-            return kind
+    if beginning.startswith(SIGNATURES):
+        return next(kind for signature, kind in BEGINNINGS if beginning.startswith(signature))
     if beginning[:4] == b"RIFF" and beginning[8:12] in (b"WEBP", b"WAVE", b"AVI "):
         return {b"WEBP": "image/webp", b"WAVE": "audio/wave", b"AVI ": "video/avi"}[beginning[8:12]]
     if beginning[4:8] == b"ftyp":
         return "video/mp4"
     if beginning.lstrip(b"\t\n\x0c\r ").lower().startswith(HTML):
         return "text/html"
-    return OCTETS if not beginning or BINARY.intersection(beginning) else "text/plain"
+    return "text/plain" if beginning and beginning == beginning.translate(None, BINARY) else OCTETS

@@ -121,7 +121,7 @@ class Pipeline:
         """The responses of a streaming method, admitted by its first request. Raises ApiError and nothing else.
 
         A method that takes one request gets that; one that takes many gets the first, and an iterator of the rest.
-        A method must not hold a timeout or a task group over a `yield`, since who takes the responses is in its block then.
+        A method must not hold a timeout or a task group over a `yield`: who takes the responses would be in its block.
         """
         call = self._call(method, metadata, address, headers, identity)
         began, outcome, first, caller = time.perf_counter(), "OK", method.request(), None
