@@ -191,7 +191,7 @@ async def test_an_estimate_is_what_the_hours_come_to(
     async with database.transaction() as tx:
         await publish(tx, {type: [(EPOCH, price)]})
         hourly = await rating.estimate(tx, [Change(tenant_id, "disk", id, "CREATED", "", "", None, state),
-                                            Change(tenant_id, "disk", id, "UPDATED", state, state),
+                                            Change(tenant_id, "disk", id, "UPDATED", "", "", state, state),
                                             Change(tenant_id, "tenant", id, "CREATED", "", "", None, {})])  # fmt: skip
         await happened(tx, tenant_id, [Event(START, "disk", id, state), Event(end, "disk", id, None)])
         await read_all(tx, tenant_id)
