@@ -12,7 +12,16 @@ from sqlalchemy.dialects import postgresql
 from thecloud.v1 import objects_pb2 as pb
 from thecloud.v1 import storage_pb2
 
-from server import bucket_access, changes, db, object_downloads, object_lists, object_rows, object_uploads
+from server import (
+    bucket_access,
+    changes,
+    db,
+    object_downloads,
+    object_lists,
+    object_messages,
+    object_rows,
+    object_uploads,
+)
 from server.bucket_access import Question
 from server.call import Call
 from server.errors import ApiError, invalid
@@ -24,7 +33,6 @@ from server.object_rows import (
     Upload,
     own_bucket,
     readable_bucket,
-    shown,
     shown_upload,
     shown_whole,
 )
@@ -58,10 +66,12 @@ class ObjectService:
     async def ListObjectKeys(self, call: Call, request: pb.ListObjectKeysRequest) -> pb.ListObjectKeysResponse:
         bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         page = await object_lists.keys(call.tx, asked(bucket, request, request.after))
-        return pb.ListObjectKeysResponse(
-            objects=map(shown, page.rows), common_prefixes=open_prefixes(call, bucket, "object", page.prefixes),
+        response = pb.ListObjectKeysResponse(
+            common_prefixes=open_prefixes(call, bucket, "object", page.prefixes),
             next_after=page.last[0] if page.last else "",
         )  # fmt: skip
+        object_messages.add(response.objects, bucket, page.records)
+        return response
 
     async def ListAllVersions(self, call: Call, request: pb.ListAllVersionsRequest) -> pb.ListAllVersionsResponse:
         bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
@@ -75,10 +85,12 @@ class ObjectService:
             place = {"after_id": bucket.id, "after_at": NEVER}
         page = await object_lists.versions(call.tx, asked(bucket, request, request.after_key, **place))
         key, last = page.last or ("", None)
-        return pb.ListAllVersionsResponse(
-            objects=map(shown, page.rows), common_prefixes=open_prefixes(call, bucket, "object", page.prefixes),
-            next_after_key=key, next_after_version_id=last.version_id if last else "",
+        response = pb.ListAllVersionsResponse(
+            common_prefixes=open_prefixes(call, bucket, "object", page.prefixes),
+            next_after_key=key, next_after_version_id=last["version_id"] if last else "",
         )  # fmt: skip
+        object_messages.add(response.objects, bucket, page.records)
+        return response
 
     async def prepare_CopyObject(self, call: Call, request: pb.CopyObjectRequest) -> tuple[Object, Received]:
         object_rows.told(request.properties, request.tags)
@@ -155,9 +167,9 @@ class ObjectService:
         page = await object_lists.uploads(call.tx, asked(bucket, request, request.after_key, after_id=after_id))
         key, last = page.last or ("", None)
         return pb.ListMultipartUploadsResponse(
-            uploads=map(shown_upload, page.rows),
+            uploads=[shown_upload(db.made(Upload, each)) for each in page.records],
             common_prefixes=open_prefixes(call, bucket, "multipart_upload", page.prefixes),
-            next_after_key=key, next_after_id=str(last.id) if last else "",
+            next_after_key=key, next_after_id=str(last["id"]) if last else "",
         )  # fmt: skip
 
     async def ListParts(self, call: Call, request: pb.ListPartsRequest) -> pb.ListPartsResponse:
