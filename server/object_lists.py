@@ -112,7 +112,7 @@ def _walked(
     step = sa.select(walk.c.n + 1, _text(mark), found.c.created_at, found.c.id, _text(below)).where(walk.c.n < _most)
     whole = walk.union_all(step)
     row = sa.select(*columns).where(table.c.id == whole.c.id).limit(1).lateral("row")
-    return sa.select(row, whole.c.common).where(whole.c.n > 0).order_by(whole.c.n)
+    return sa.select(row, whole.c.common).select_from(whole).where(whole.c.n > 0).order_by(whole.c.n)
 
 
 _KEYS = _walked(Object.TABLE, _next_key, LISTED)

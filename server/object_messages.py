@@ -3,11 +3,12 @@
 A list has up to 1,000 of them. Rows of all columns, and messages of those, take three times as long.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from thecloud.v1 import objects_pb2 as pb
 
 from server.messages import EPOCH
 from server.object_rows import Bucket, O
@@ -39,6 +40,14 @@ def add(objects: Any, bucket: Bucket, records: Iterable[Any]) -> None:
         each.upload_status, at = "AVAILABLE", each.created_at
         at.seconds, microseconds = divmod(created, SECOND)
         at.nanos = 1000 * microseconds
+
+
+def columns(bucket: Bucket, records: Sequence[Any]) -> pb.ObjectColumns:
+    """The bucket's objects, of records with the columns LISTED."""
+    found = pb.ObjectColumns(tenant_id=str(bucket.tenant_id), created_at_us=[each["created"] for each in records])
+    for name in ("key", "size_bytes", "etag", "checksum_algorithm", "checksum_value"):
+        getattr(found, name).extend([each[name] for each in records])
+    return found
 
 
 def moment(created: int) -> datetime:

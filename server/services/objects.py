@@ -1,6 +1,6 @@
 """What S3 does with objects besides storing and sending them: lists of them, copies, tags, and deleting many."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -70,7 +70,11 @@ class ObjectService:
             common_prefixes=open_prefixes(call, bucket, "object", page.prefixes),
             next_after=page.last[0] if page.last else "",
         )  # fmt: skip
-        object_messages.add(response.objects, bucket, page.records)
+        if request.as_columns:
+            seen = open_records(call, bucket, page.records)
+            response.columns.MergeFrom(object_messages.columns(bucket, seen))
+        else:
+            object_messages.add(response.objects, bucket, page.records)
         return response
 
     async def ListAllVersions(self, call: Call, request: pb.ListAllVersionsRequest) -> pb.ListAllVersionsResponse:
@@ -219,12 +223,21 @@ def asked(bucket: Bucket, request: Any, after: str, **place: Any) -> Asked:
                  size=min(request.page_size or db.MOST, db.MOST), **place)  # fmt: skip
 
 
-def open_prefixes(call: Call, bucket: Bucket, kind: str, prefixes: Sequence[str]) -> Iterator[str]:
+def open_prefixes(call: Call, bucket: Bucket, kind: str, prefixes: Sequence[str]) -> list[str]:
     """Those that the caller may see."""
-    for each in prefixes:
-        resource = Resource(kind, name=f"{bucket.name}/{each}", tenant=str(call.tenant or ""))
-        if call.access.may("storage:read", resource, call.context, default=call.admitted):
-            yield each
+    return [each for each in prefixes if _open(call, kind, "", f"{bucket.name}/{each}")]
+
+
+def open_records(call: Call, bucket: Bucket, records: Sequence[Any]) -> Sequence[Any]:
+    """Those of objects that the caller may see, as the pipeline leaves them in lists of messages."""
+    if call.access.always("storage:read"):
+        return records
+    return [each for each in records if _open(call, Object.KIND, each["id"], f"{bucket.name}/{each['key']}")]
+
+
+def _open(call: Call, kind: str, id: str, name: str) -> bool:
+    resource = Resource(kind, id, name, str(call.tenant or ""))
+    return call.access.may("storage:read", resource, call.context, default=call.admitted)
 
 
 def denied(permission: str, what: str) -> ApiError:
