@@ -146,7 +146,7 @@ async def newest(
         values["page_at"], values["page_id"] = db.read_token(token)
     found = await db.records(tx, _newest(where, bool(token)), page_limit=size + 1, **values)
     last = found[size - 1] if len(found) > size else None
-    return found[:size], db.page_token(moment(last["created"]), UUID(last["id"])) if last else ""
+    return found[:size], db.page_token(moment(last["created_at_us"]), UUID(last["id"])) if last else ""
 
 
 @cache

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from thecloud.v1 import objects_pb2 as pb
+from thecloud.v1 import storage_pb2 as pb
 
 from server.messages import EPOCH
 from server.object_rows import Bucket, O
@@ -19,17 +19,18 @@ LISTED = (
     sa.cast(O.id, sa.Text).label("id"), O.key, O.version_id, O.is_latest, O.delete_marker, O.size_bytes,
     O.content_type, O.checksum, O.etag, O.is_public, O.checksum_algorithm, O.checksum_value, O.parts_count,
     O.wrapped_key.is_not(None).label("encrypted"), sa.cast(O.user_id, sa.Text).label("user_id"),
-    sa.cast(sa.extract("epoch", O.created_at) * SECOND, sa.BigInteger).label("created"),  # a moment is slow to read
+    sa.cast(sa.extract("epoch", O.created_at) * SECOND, sa.BigInteger).label("created_at_us"),  # faster than a moment
 )  # fmt: skip
+NAMES = [column.name for column in LISTED]
+BRIEF = ("key", "size_bytes", "etag", "created_at_us", "checksum_algorithm", "checksum_value")
 
 
 def add(objects: Any, bucket: Bucket, records: Iterable[Any]) -> None:
     """Add the bucket's objects to the field of a message. The records have the columns LISTED."""
-    name, tenant_id = bucket.name, str(bucket.tenant_id)
-    place, new = arn("storage", tenant_id, "object", f"{name}/"), objects.add
+    name, tenant_id, place, new = bucket.name, str(bucket.tenant_id), _place(bucket), objects.add
     for (
         id, key, version_id, is_latest, delete_marker, size_bytes, content_type, checksum, etag, is_public, algorithm,
-        checksum_value, parts_count, encrypted, user_id, created, *_,
+        checksum_value, parts_count, encrypted, user_id, created_at_us, *_,
     ) in records:  # fmt: skip
         each = new()
         each.id, each.bucket, each.key, each.arn, each.tenant_id = id, name, key, place + key, tenant_id
@@ -38,18 +39,30 @@ def add(objects: Any, bucket: Bucket, records: Iterable[Any]) -> None:
         each.is_public, each.checksum_algorithm, each.checksum_value = is_public, algorithm, checksum_value
         each.parts_count, each.encrypted, each.user_id = parts_count, encrypted, user_id
         each.upload_status, at = "AVAILABLE", each.created_at
-        at.seconds, microseconds = divmod(created, SECOND)
+        at.seconds, microseconds = divmod(created_at_us, SECOND)
         at.nanos = 1000 * microseconds
 
 
-def columns(bucket: Bucket, records: Sequence[Any]) -> pb.ObjectColumns:
-    """The bucket's objects, of records with the columns LISTED."""
-    found = pb.ObjectColumns(tenant_id=str(bucket.tenant_id), created_at_us=[each["created"] for each in records])
-    for name in ("key", "size_bytes", "etag", "checksum_algorithm", "checksum_value"):
-        getattr(found, name).extend([each[name] for each in records])
-    return found
+def tell(columns: pb.ObjectColumns, bucket: Bucket, records: Sequence[Any], names: Iterable[str] = BRIEF) -> None:
+    """Put what S3's lists tell of the bucket's objects into a message. The records have the columns LISTED."""
+    columns.tenant_id = str(bucket.tenant_id)
+    for name, values in zip(NAMES, zip(*records, strict=True), strict=False):
+        if name in names:
+            getattr(columns, name).extend(values)
 
 
-def moment(created: int) -> datetime:
-    """The moment of the column `created`."""
-    return EPOCH + timedelta(microseconds=created)
+def tell_all(columns: pb.ObjectColumns, bucket: Bucket, records: Sequence[Any]) -> None:
+    """Put all that lists show of them into it."""
+    tell(columns, bucket, records, NAMES)
+    columns.bucket, columns.upload_status, place = bucket.name, "AVAILABLE", _place(bucket)
+    columns.arn.extend([place + each["key"] for each in records])
+
+
+def _place(bucket: Bucket) -> str:
+    """What the ARNs of its objects begin with."""
+    return arn("storage", bucket.tenant_id, "object", f"{bucket.name}/")
+
+
+def moment(created_at_us: int) -> datetime:
+    """The moment that is so many microseconds after 1970 began."""
+    return EPOCH + timedelta(microseconds=created_at_us)

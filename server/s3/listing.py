@@ -71,7 +71,7 @@ async def list_objects(request: Request) -> Answer:
     return Answer(body=element("ListBucketResult", "".join(inside)))
 
 
-def _contents(of: objects_pb2.ObjectColumns, write: Callable[[str], str], *, owned: bool) -> list[str]:
+def _contents(of: storage_pb2.ObjectColumns, write: Callable[[str], str], *, owned: bool) -> list[str]:
     theirs = owner(of.tenant_id) if owned else ""
     columns = (of.key, of.created_at_us, of.etag, of.size_bytes, of.checksum_algorithm, of.checksum_value)
     return [

@@ -37,7 +37,6 @@ from server.object_rows import (
     shown_whole,
 )
 from server.object_uploads import Received
-from server.resources import Resource
 from server.services.storage_parts import add_part, the_upload
 
 if TYPE_CHECKING:
@@ -71,8 +70,7 @@ class ObjectService:
             next_after=page.last[0] if page.last else "",
         )  # fmt: skip
         if request.as_columns:
-            seen = open_records(call, bucket, page.records)
-            response.columns.MergeFrom(object_messages.columns(bucket, seen))
+            object_messages.tell(response.columns, bucket, bucket_access.open_records(call, bucket, page.records))
         else:
             object_messages.add(response.objects, bucket, page.records)
         return response
@@ -225,19 +223,7 @@ def asked(bucket: Bucket, request: Any, after: str, **place: Any) -> Asked:
 
 def open_prefixes(call: Call, bucket: Bucket, kind: str, prefixes: Sequence[str]) -> list[str]:
     """Those that the caller may see."""
-    return [each for each in prefixes if _open(call, kind, "", f"{bucket.name}/{each}")]
-
-
-def open_records(call: Call, bucket: Bucket, records: Sequence[Any]) -> Sequence[Any]:
-    """Those of objects that the caller may see, as the pipeline leaves them in lists of messages."""
-    if call.access.always("storage:read"):
-        return records
-    return [each for each in records if _open(call, Object.KIND, each["id"], f"{bucket.name}/{each['key']}")]
-
-
-def _open(call: Call, kind: str, id: str, name: str) -> bool:
-    resource = Resource(kind, id, name, str(call.tenant or ""))
-    return call.access.may("storage:read", resource, call.context, default=call.admitted)
+    return [each for each in prefixes if bucket_access.may_see(call, kind, "", f"{bucket.name}/{each}")]
 
 
 def denied(permission: str, what: str) -> ApiError:

@@ -137,7 +137,10 @@ class StorageService(MultipartUploads):
                 call.tx, _seen, size=request.page_size, token=request.page_token, bucket_id=bucket.id
             )
         response = pb.ListObjectsResponse(next_page_token=token)
-        object_messages.add(response.objects, bucket, found)
+        if request.as_columns:
+            object_messages.tell_all(response.columns, bucket, bucket_access.open_records(call, bucket, found))
+        else:
+            object_messages.add(response.objects, bucket, found)
         return response
 
     async def prepare_UploadObject(

@@ -35,26 +35,8 @@ class ListObjectKeysResponse(_message.Message):
     objects: _containers.RepeatedCompositeFieldContainer[_storage_pb2.Object]
     common_prefixes: _containers.RepeatedScalarFieldContainer[str]
     next_after: str
-    columns: ObjectColumns
-    def __init__(self, objects: _Optional[_Iterable[_Union[_storage_pb2.Object, _Mapping]]] = ..., common_prefixes: _Optional[_Iterable[str]] = ..., next_after: _Optional[str] = ..., columns: _Optional[_Union[ObjectColumns, _Mapping]] = ...) -> None: ...
-
-class ObjectColumns(_message.Message):
-    __slots__ = ("key", "size_bytes", "etag", "created_at_us", "checksum_algorithm", "checksum_value", "tenant_id")
-    KEY_FIELD_NUMBER: _ClassVar[int]
-    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
-    ETAG_FIELD_NUMBER: _ClassVar[int]
-    CREATED_AT_US_FIELD_NUMBER: _ClassVar[int]
-    CHECKSUM_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
-    CHECKSUM_VALUE_FIELD_NUMBER: _ClassVar[int]
-    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
-    key: _containers.RepeatedScalarFieldContainer[str]
-    size_bytes: _containers.RepeatedScalarFieldContainer[int]
-    etag: _containers.RepeatedScalarFieldContainer[str]
-    created_at_us: _containers.RepeatedScalarFieldContainer[int]
-    checksum_algorithm: _containers.RepeatedScalarFieldContainer[str]
-    checksum_value: _containers.RepeatedScalarFieldContainer[str]
-    tenant_id: str
-    def __init__(self, key: _Optional[_Iterable[str]] = ..., size_bytes: _Optional[_Iterable[int]] = ..., etag: _Optional[_Iterable[str]] = ..., created_at_us: _Optional[_Iterable[int]] = ..., checksum_algorithm: _Optional[_Iterable[str]] = ..., checksum_value: _Optional[_Iterable[str]] = ..., tenant_id: _Optional[str] = ...) -> None: ...
+    columns: _storage_pb2.ObjectColumns
+    def __init__(self, objects: _Optional[_Iterable[_Union[_storage_pb2.Object, _Mapping]]] = ..., common_prefixes: _Optional[_Iterable[str]] = ..., next_after: _Optional[str] = ..., columns: _Optional[_Union[_storage_pb2.ObjectColumns, _Mapping]] = ...) -> None: ...
 
 class ListAllVersionsRequest(_message.Message):
     __slots__ = ("bucket", "prefix", "delimiter", "after_key", "after_version_id", "page_size")
