@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from drivers.objects import NoRoom, Stored
-from server import db, object_encryption, quota
+from server import object_encryption, quota
 from server.call import Call
 from server.errors import ApiError, quota_exceeded
 from server.object_checksums import Running, decoded, mismatch
 from server.object_rows import USAGE, Bucket, Object, Part
+from server.quota import Standing
 
 if TYPE_CHECKING:
     from server.app import App
@@ -36,7 +38,7 @@ BEGINNINGS = (
 HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<title", b"<!--")
 BINARY = frozenset({*range(9), 0x0B, *range(0x0E, 0x1B), *range(0x1C, 0x20)})
 
-_BYTES = sa.select(USAGE.c.bytes).where(USAGE.c.tenant_id == sa.bindparam("tenant_id"))
+_BYTES = sa.select(USAGE.c.bytes).where(USAGE.c.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID))
 
 
 @dataclass(frozen=True)
@@ -182,11 +184,11 @@ def no_room() -> ApiError:
     return ApiError("UNAVAILABLE", "the cloud has no room left for objects; try again later, or tell its operator")
 
 
-async def _left(app: "App", tenant_id: UUID) -> tuple[quota.Standing, int]:
+async def _left(app: "App", tenant_id: UUID) -> tuple[Standing, int]:
     """How the tenant stands, and how many bytes it may have more."""
     async with app.db.reading() as tx:
-        [standing] = await quota.standings(tx, tenant_id, ["object_gb"])
-        return standing, standing.limit * GIB - (await db.value(tx, _BYTES, tenant_id=tenant_id) or 0)
+        limit, used = await quota.limit(tx, tenant_id, "object_gb", _BYTES)
+    return Standing("object_gb", limit, -(-used // GIB)), limit * GIB - used
 
 
 def looks_like(beginning: bytes) -> str:

@@ -92,6 +92,17 @@ async def standings(tx: Tx, tenant_id: UUID, names: Iterable[str]) -> list[Stand
     ]
 
 
+async def limit(tx: Tx, tenant_id: UUID, name: str, used: sa.Select[Any]) -> tuple[int, int]:
+    """The tenant's limit of a quota, and what it uses as this statement counts, which takes :tenant_id."""
+    limits, number = await db.record(tx, _limit(used), tenant_id=tenant_id)
+    return (limits or {}).get(name, QUOTAS[name].default), number or 0
+
+
+@cache
+def _limit(used: sa.Select[Any]) -> sa.Select[Any]:
+    return sa.select(_LIMITS.scalar_subquery(), used.scalar_subquery())
+
+
 @cache
 def _used(names: tuple[str, ...]) -> sa.Select[Any]:
     """One row: the tenant's own limits by name, if it has some, and how much it uses of each."""
