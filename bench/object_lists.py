@@ -1,4 +1,4 @@
-"""A page of 1,000 of a bucket's objects, over the documented API, of buckets of 1,000, 10,000 and 100,000.
+"""A page of 1,000 of a bucket's objects, over the documented API and over S3, of buckets of 1,000, 10,000 and 100,000.
 
 The rows are copied into the table: a list does not look at what is stored. Each bucket has the same keys but for their
 number, all with one prefix. The ratio is the time of a page, as a share of what the bucket of 1,000 takes for it.
@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 from bench import cloud
 from bench.cloud import Prepared
 from bench.figure import figure
-from bench.processes import SERVER, Load, load, python, running
+from bench.object_servers import Side, served
+from bench.processes import Load, load
 from server import db, object_rows
 from server.db import Database
 from server.object_rows import Bucket
@@ -33,12 +34,13 @@ class Page:
 
     name: str
     size: int
-    path: str
+    rest: str  # the path, over the documented API
+    s3: str
 
-    def load(self, address: str, key: str) -> Any:
+    def load(self, side: Side) -> Any:
         """A client that asks for it, once at a time."""
-        request = f"GET {self.path} HTTP/1.1\r\nHost: cloud\r\nX-API-Key: {key}\r\n\r\n"
-        return load(kind="http", address=address, request=request, concurrency=1)
+        path = self.rest if side.headers else self.s3
+        return load(kind="objects", concurrency=1, **side.get(path))
 
 
 def figures() -> Iterator[dict[str, Any]]:
@@ -53,35 +55,30 @@ async def measure() -> list[dict[str, Any]]:
 
 def pages(size: int) -> list[Page]:
     """The first page, that of a prefix, and the last page of the prefix."""
-    bucket, before_last = f"/storage/bucket-{size}", object_rows.key_token(key(size - 1001))
-    last = f"&page_token={before_last}" if size > SIZES[0] else ""
+    rest, s3 = f"/storage/bucket-{size}", f"/bucket-{size}?list-type=2"
+    of_prefix, before_last = f"prefix={quote(PREFIX, safe='')}", key(size - 1001) if size > SIZES[0] else ""
+    token, after = object_rows.key_token(before_last), quote(before_last, safe="")
     return [
-        Page("a page", size, bucket), Page("a page of a prefix", size, f"{bucket}?prefix={PREFIX}"),
-        Page("the last page of a prefix", size, f"{bucket}?prefix={PREFIX}{last}"),
+        Page("a page", size, rest, s3), Page("a page of a prefix", size, f"{rest}?{of_prefix}", f"{s3}&{of_prefix}"),
+        Page("the last page of a prefix", size, f"{rest}?{of_prefix}&page_token={token}",
+             f"{s3}&{of_prefix}&start-after={after}"),
     ]  # fmt: skip
 
 
 def measured(prepared: Prepared) -> list[dict[str, Any]]:
-    asked = [page for size in SIZES for page in pages(size)]
     with ExitStack() as stack:
-        environment = {
-            "THECLOUD_DATABASE_URL": prepared.url, "THECLOUD_RATE_LIMIT": str(cloud.NO_LIMIT),
-            "THECLOUD_DATA": stack.enter_context(TemporaryDirectory()),
-        }  # fmt: skip
-        server = stack.enter_context(running(
-            *python("server", "serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"),
-            processors=SERVER, environment=environment, quiet=True,
-        ))  # fmt: skip
-        address = server.wait_for(r"http://(\S+)")
-        server.wait_for("ready")
-        clients: list[Load] = [stack.enter_context(page.load(address, prepared.key)) for page in asked]
-        taken: dict[Page, list[float]] = {page: [] for page in asked}
+        sides = served(stack, prepared)
+        asked = [(side, page) for side in sides for size in SIZES for page in pages(size)]
+        clients: list[Load] = [stack.enter_context(page.load(side)) for side, page in asked]
+        taken: list[list[float]] = [[] for _ in asked]
         for number in range(ROUNDS + 1):
-            for page, client in zip(asked, clients, strict=True):
+            for client, times_of in zip(clients, taken, strict=True):
                 milliseconds = 1000 / client.rate(SECONDS)
                 if number:
-                    taken[page].append(milliseconds)
-    times = {(page.name, page.size): median(each) for page, each in taken.items()}
+                    times_of.append(milliseconds)
+    times = {
+        (f"{side.name}, {page.name}", page.size): median(each) for (side, page), each in zip(asked, taken, strict=True)
+    }
     sys.stderr.write(f"  milliseconds: { ({f'{n} of {s}': round(t, 1) for (n, s), t in times.items()}) }\n")
     return [
         figure(f"object list, {name} of {size:,}", round(time, 1), "ms", f"of {SIZES[0]:,}",

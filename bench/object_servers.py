@@ -66,12 +66,14 @@ class Side:
     def request(self, work: Work) -> dict[str, Any]:
         """What bench/object_requests.py makes of this."""
         if work.verb == "LIST":
-            verb, path = "GET", f"{self.prefix}/{self.bucket}-listed{self.listing}"
-        else:
-            verb, path = work.verb, f"{self.prefix}/{self.bucket}/{work.bytes}/{{}}"
-        size = work.bytes if verb == "PUT" else 0
+            return self.get(f"{self.prefix}/{self.bucket}-listed{self.listing}")
+        path, size = f"{self.prefix}/{self.bucket}/{work.bytes}/{{}}", work.bytes if work.verb == "PUT" else 0
+        return self.get(path) | {"verb": work.verb, "bytes": size, "count": work.count}
+
+    def get(self, path: str) -> dict[str, Any]:
+        """The same of one path."""
         how = {"keys": self.keys} if self.headers is None else {"headers": self.headers}
-        return {"address": self.address, "verb": verb, "path": path, "bytes": size, "count": work.count} | how
+        return {"address": self.address, "verb": "GET", "path": path, "bytes": 0, "count": 1} | how
 
     def load(self, work: Work, at_once: int) -> Any:
         """A client with so many connections."""

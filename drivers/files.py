@@ -200,7 +200,7 @@ class New:
             try:
                 os.rename(self._path, target)
             except FileNotFoundError:
-                made(target.parent)
+                fanned(target.parent.parent)
                 os.rename(self._path, target)
             os.fsync(self._file)  # after the rename, which a journal then has too: what follows has nothing to wait for
             synced(target.parent)
@@ -331,6 +331,14 @@ def made(folder: Path) -> None:
         made(folder.parent)
         folder.mkdir(exist_ok=True, mode=0o700)
         synced(folder.parent)
+
+
+def fanned(folder: Path) -> None:
+    """The same of it and all below it that objects may be in: for all of them the disk is waited for once."""
+    made(folder)
+    for digit in "0123456789abcdef":
+        (folder / digit).mkdir(exist_ok=True, mode=0o700)
+    synced(folder)
 
 
 def synced(folder: Path) -> None:

@@ -188,6 +188,8 @@ class Shim:
                         setattr(message, field.name, decoding.scalar(field, raw.decode("latin-1")))
             for field, text in zip(endpoint.path_fields, values, strict=True):
                 setattr(message, field.name, decoding.scalar(field, text))
+            if endpoint.columns:
+                message.as_columns = True
             if endpoint.resumes and not message.resume_token:
                 message.resume_token = dict(scope["headers"]).get(b"last-event-id", b"").decode()
         except decoding.Malformed as malformed:

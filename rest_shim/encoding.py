@@ -119,6 +119,12 @@ def _timestamp(moment: Any) -> str:
     return _moment(moment.seconds, moment.nanos)
 
 
+def moment(microseconds: int) -> str:
+    """What is so long after 1970 began, as a Timestamp is written."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return _moment(seconds, 1000 * rest)
+
+
 @lru_cache(8192)
 def _moment(seconds: int, nanos: int) -> str:
     minutes, second = divmod(seconds, 60)

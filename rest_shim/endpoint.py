@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from thecloud.v1 import options_pb2
 
-from rest_shim import decoding, encoding, streams
+from rest_shim import columns, decoding, encoding, streams
 from rest_shim.routes import Binding, query_name
 
 
@@ -50,6 +50,7 @@ class Endpoint:
         self.dry = binding.dry_run_field
         if self.dry:
             self.query_fields |= {"dry_run": self.dry, self.dry.name: self.dry}
+        self.columns = binding.hides_columns
         self.raw = method.output_type.full_name == HttpBody.DESCRIPTOR.full_name
         self.paged = "next_page_token" in method.output_type.fields_by_name
         rest: options_pb2.Rest = method.GetOptions().Extensions[options_pb2.rest]  # type: ignore[index]
@@ -67,6 +68,8 @@ class Endpoint:
         if self.message and not dry:
             return self.message
         data = self.encode(response)
+        if self.columns and (found := data.get(columns.FIELD)):  # but of a server that does not have them yet
+            return columns.rows(found)
         if self.rest.add_message and not dry:
             data["message"] = self.rest.add_message
         return data[self.binding.response_body] if self.binding.response_body else data

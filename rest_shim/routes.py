@@ -11,6 +11,7 @@ from thecloud.v1 import options_pb2
 
 VERBS = ("get", "put", "post", "delete", "patch")
 DRY_RUN = "validate_only"
+AS_COLUMNS = "as_columns"
 HEADER: Any = options_pb2.header  # looked up by extensions, which generated stubs type as plain fields
 QUERY: Any = options_pb2.query
 TOO_MANY_SEGMENTS = 1100  # of 1,024-byte object keys, with room to spare
@@ -36,6 +37,8 @@ class Binding:
         if self.body == "*":
             return []
         taken = {*self.names, self.body, *(field.name for field in self.header_fields().values())}
+        if self.hides_columns:
+            taken.add(AS_COLUMNS)
         return [field for field in self.method.input_type.fields if field.name not in taken]
 
     def header_fields(self) -> dict[str, FieldDescriptor]:
@@ -48,6 +51,11 @@ class Binding:
         """The field that asks for a dry run, which the query may set by the name of dry_run, whatever the body is."""
         field = self.method.input_type.fields_by_name.get(DRY_RUN)
         return field if field and field.type == FieldDescriptor.TYPE_BOOL and not field.is_repeated else None
+
+    @property
+    def hides_columns(self) -> bool:
+        """Whether the one field that is answered may come as columns, which then are asked for, and not shown."""
+        return bool(self.response_body) and AS_COLUMNS in self.method.input_type.fields_by_name
 
     @property
     def takes_form(self) -> bool:

@@ -8,7 +8,7 @@ It is asked for in S3's actions, which a request tells: its type, and which of i
   * Whoever may change the policy sees it, and may change it, whatever it says.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -220,3 +220,16 @@ def _single(request: Any) -> list[Any]:
         storage_pb2.DeleteObjectRequest(bucket=request.bucket, key=each.key, version_id=each.version_id)
         for each in request.objects
     ]
+
+
+def may_see(call: Call, kind: str, id: str, name: str) -> bool:
+    """Whether a list of what buckets have shows this to the caller, as the pipeline leaves it in lists of messages."""
+    resource = Resource(kind, id, name, str(call.tenant or ""))
+    return call.access.may("storage:read", resource, call.context, default=call.admitted)
+
+
+def open_records(call: Call, bucket: Bucket, records: Sequence[Any]) -> Sequence[Any]:
+    """Those of objects that the caller may see."""
+    if call.access.always("storage:read"):
+        return records
+    return [each for each in records if may_see(call, Object.KIND, each["id"], f"{bucket.name}/{each['key']}")]

@@ -416,14 +416,15 @@ async def page(
     size = min(size or MOST, MOST)
     if token:
         values["page_at"], values["page_id"] = read_token(token)
-    statement = _page(cls, where, bool(token))  # type: ignore[arg-type]
+    statement = newest_first(cls, where, bool(token))  # type: ignore[arg-type]
     found = await rows(tx, cls, statement, page_limit=size + 1, **values)
     last = found[size - 1] if len(found) > size else None
     return found[:size], page_token(last.created_at, last.id) if last else ""
 
 
 @cache
-def _page(cls: type[Row], where: sa.ColumnElement[bool], later: bool) -> sa.Select[Any]:
+def newest_first(cls: type[Row], where: sa.ColumnElement[bool], later: bool) -> sa.Select[Any]:
+    """The statement of page(). `later`: of a page that follows on another."""
     columns = cls.TABLE.c
     statement = sa.select(cls.TABLE).where(where)
     if later:

@@ -8,7 +8,8 @@ on how many keys there are.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from functools import cache
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -16,10 +17,10 @@ from sqlalchemy.dialects import postgresql
 
 from server import db
 from server.db import Tx
+from server.object_messages import LISTED, moment
 from server.object_rows import O, Object, Upload, beyond
 
 LAST = "\U0010ffff" * 257  # which no key has room for: all keys are before it, and with a prefix all that begin so
-R = TypeVar("R", Object, Upload)
 
 U = Upload.TABLE.c
 _bucket_id = sa.bindparam("bucket_id", type_=postgresql.UUID)
@@ -31,13 +32,13 @@ _seen = sa.and_(O.bucket_id == _bucket_id, O.is_latest, ~O.delete_marker)
 
 
 @dataclass(frozen=True)
-class Page(Generic[R]):
-    """Rows and common prefixes. `last` is what the next page begins after, and its row unless it is a prefix; None
-    when there is no next page."""
+class Page:
+    """Records and common prefixes. `last` is what the next page begins after, and its record unless it is a prefix;
+    None when there is no next page."""
 
-    rows: Sequence[R]
+    records: Sequence[Any]
     prefixes: Sequence[str]
-    last: tuple[str, R | None] | None
+    last: tuple[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,9 @@ def _text(value: Any) -> Any:
     return sa.collate(sa.cast(value, sa.Text), "C")
 
 
-def _walked(table: sa.Table, following: Callable[[Any], sa.Select[Any]]) -> sa.Select[Any]:
+def _walked(
+    table: sa.Table, following: Callable[[Any], sa.Select[Any]], columns: Sequence[Any]
+) -> sa.Select[Any]:  # fmt: skip
     walk = sa.select(
         sa.literal_column("0").label("n"), _text(_after).label("mark"),
         sa.bindparam("after_at", type_=table.c.created_at.type).label("at"),
@@ -108,43 +111,57 @@ def _walked(table: sa.Table, following: Callable[[Any], sa.Select[Any]]) -> sa.S
     mark = sa.func.coalesce(below + LAST, found.c.key)
     step = sa.select(walk.c.n + 1, _text(mark), found.c.created_at, found.c.id, _text(below)).where(walk.c.n < _most)
     whole = walk.union_all(step)
-    row = sa.select(table).where(table.c.id == whole.c.id).limit(1).lateral("row")
-    return sa.select(whole.c.common, row).where(whole.c.n > 0).order_by(whole.c.n)
+    row = sa.select(*columns).where(table.c.id == whole.c.id).limit(1).lateral("row")
+    return sa.select(row, whole.c.common).select_from(whole).where(whole.c.n > 0).order_by(whole.c.n)
 
 
-_KEYS = _walked(Object.TABLE, _next_key)
-_VERSIONS = _walked(Object.TABLE, _next_version)
-_UPLOADS = _walked(Upload.TABLE, _next_upload)
-_FLAT = (
-    sa.select(Object.TABLE).where(_seen, O.key > _after, _within(O.key)).order_by(O.key).limit(_most)
-)  # fmt: skip
+_KEYS = _walked(Object.TABLE, _next_key, LISTED)
+_VERSIONS = _walked(Object.TABLE, _next_version, LISTED)
+_UPLOADS = _walked(Upload.TABLE, _next_upload, [*U])
+_FLAT = sa.select(*LISTED, sa.null().label("common")).where(_seen, O.key > _after, _within(O.key))
+_FLAT = _FLAT.order_by(O.key).limit(_most)
 
 
-async def keys(tx: Tx, asked: Asked) -> Page[Object]:
-    """The latest version of each object. Without a delimiter it is a stretch of the index."""
-    if asked.delimiter:
-        return await _page(tx, Object, _KEYS, asked)
-    found = await db.rows(tx, Object, _FLAT, **_bound(asked))
-    return _cut(asked, [(row, None) for row in found])
+async def keys(tx: Tx, asked: Asked) -> Page:
+    """The latest version of each object, as records of LISTED. Without a delimiter it is a stretch of the index."""
+    return await _page(tx, _KEYS if asked.delimiter else _FLAT, asked)
 
 
-async def versions(tx: Tx, asked: Asked) -> Page[Object]:
-    """All versions and delete markers, those of one key newest first."""
-    return await _page(tx, Object, _VERSIONS, asked)
+async def versions(tx: Tx, asked: Asked) -> Page:
+    """All versions and delete markers, as records of LISTED, those of one key newest first."""
+    return await _page(tx, _VERSIONS, asked)
 
 
-async def uploads(tx: Tx, asked: Asked) -> Page[Upload]:
+async def uploads(tx: Tx, asked: Asked) -> Page:
     """Uploads in parts, those of one key by their ids."""
-    return await _page(tx, Upload, _UPLOADS, asked)
+    return await _page(tx, _UPLOADS, asked)
 
 
-async def _page(tx: Tx, cls: type[R], statement: sa.Select[Any], asked: Asked) -> Page[R]:
-    found = []
-    for record in await db.records(tx, statement, **_bound(asked)):
-        values = dict(record)
-        common = values.pop("common")
-        found.append((db.made(cls, values), common))
-    return _cut(asked, found)
+async def newest(
+    tx: Tx, where: sa.ColumnElement[bool], *, size: int, token: str, **values: object
+) -> tuple[list[Any], str]:  # fmt: skip
+    """What db.page() does, but as records of LISTED."""
+    size = min(size or db.MOST, db.MOST)
+    if token:
+        values["page_at"], values["page_id"] = db.read_token(token)
+    found = await db.records(tx, _newest(where, bool(token)), page_limit=size + 1, **values)
+    last = found[size - 1] if len(found) > size else None
+    return found[:size], db.page_token(moment(last["created_at_us"]), UUID(last["id"])) if last else ""
+
+
+@cache
+def _newest(where: sa.ColumnElement[bool], later: bool) -> sa.Select[Any]:
+    return db.newest_first(Object, where, later).with_only_columns(*LISTED)
+
+
+async def _page(tx: Tx, statement: sa.Select[Any], asked: Asked) -> Page:
+    found = await db.records(tx, statement, **_bound(asked))
+    page, last = found[: asked.size], None
+    if len(found) > asked.size:
+        common = page[-1]["common"]
+        last = (page[-1]["key"], page[-1]) if common is None else (common, None)
+    prefixes = [each["common"] for each in page if each["common"] is not None]
+    return Page([each for each in page if each["common"] is None] if prefixes else page, prefixes, last)
 
 
 def _bound(asked: Asked) -> dict[str, Any]:
@@ -154,14 +171,3 @@ def _bound(asked: Asked) -> dict[str, Any]:
         "beyond": beyond(asked.prefix) or LAST, "after": after if at is None else at + LAST,
         "after_id": asked.after_id, "after_at": asked.after_at,
     }  # fmt: skip
-
-
-def _cut(asked: Asked, found: Sequence[tuple[R, str | None]]) -> Page[R]:
-    page = found[: asked.size]
-    last = None
-    if len(found) > asked.size:
-        row, common = page[-1]
-        last = (row.key, row) if common is None else (common, None)
-    return Page(
-        [row for row, common in page if common is None], [common for _, common in page if common is not None], last
-    )

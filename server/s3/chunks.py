@@ -30,7 +30,7 @@ SMALLEST = 8192  # bytes of a chunk, but for the last one
 LONGEST_LINE = 512
 MOST_TRAILERS = 10
 EMPTY = hashlib.sha256().hexdigest()
-PIECE = 2**18  # bytes of one request, or a little more
+PIECE = 2**19  # bytes of one request, as many as drivers take at once, who then need not put it together anew
 PROMPT = 2.0  # seconds after which a request has fewer
 
 
@@ -75,17 +75,18 @@ class Payload:
     async def requests(self, first: Any) -> AsyncGenerator[Any]:
         """The first request, and as many more as it takes with the pieces in `data`. A checksum that comes after them
         is in the last one."""
-        request, held, clock = first, bytearray(), asyncio.get_running_loop().time
+        request, held, room, clock = first, list[bytes](), PIECE, asyncio.get_running_loop().time
         due = clock() + PROMPT
         async with aclosing(self.pieces()) as pieces:
             async for piece in pieces:
-                held += piece
-                if len(held) >= PIECE or clock() >= due:
-                    request.data = bytes(held)
-                    yield request
-                    request, due = type(first)(), clock() + PROMPT
-                    held.clear()
-        request.data = bytes(held)
+                while piece:
+                    held.append(piece[:room])
+                    room, piece = room - len(held[-1]), piece[room:]
+                    if not room or clock() >= due:
+                        request.data = b"".join(held)
+                        yield request
+                        request, held, room, due = type(first)(), [], PIECE, clock() + PROMPT
+        request.data = b"".join(held)
         if self.announced:
             request.checksum_value = self.trailers[self.announced]
         if held or self.announced or request is first:

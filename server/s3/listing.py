@@ -10,7 +10,7 @@ from thecloud.v1 import objects_pb2, storage_pb2
 from server.s3 import checksums
 from server.s3.buckets import owner
 from server.s3.errors import S3Error
-from server.s3.request import Answer, Request, iso
+from server.s3.request import Answer, Request, iso, iso_of
 from server.s3.xml import element, escape, tag
 
 
@@ -47,7 +47,7 @@ async def list_objects(request: Request) -> Answer:
         after = read_token(token)
     page = await request.call("ObjectService/ListObjectKeys", objects_pb2.ListObjectKeysRequest(
         bucket=request.bucket, prefix=request.query.get("prefix", ""), after=after,
-        delimiter=request.query.get("delimiter", ""), page_size=most or 1,
+        delimiter=request.query.get("delimiter", ""), page_size=most or 1, as_columns=True,
     ))  # fmt: skip
     if not most:
         page = objects_pb2.ListObjectKeysResponse()
@@ -57,7 +57,7 @@ async def list_objects(request: Request) -> Answer:
         f"<MaxKeys>{most}</MaxKeys><IsTruncated>{'true' if page.next_after else 'false'}</IsTruncated>",
     ]  # fmt: skip
     if kind:
-        inside.append(f"<KeyCount>{len(page.objects) + len(page.common_prefixes)}</KeyCount>")
+        inside.append(f"<KeyCount>{len(page.columns.key) + len(page.common_prefixes)}</KeyCount>")
         inside.append(tag("ContinuationToken", token or ""))
         inside.append(tag("StartAfter", write(request.query.get("start-after", ""))))
         if page.next_after:
@@ -66,26 +66,27 @@ async def list_objects(request: Request) -> Answer:
         inside.append(f"<Marker>{write(after)}</Marker>")
         if page.next_after:
             inside.append(f"<NextMarker>{write(page.next_after)}</NextMarker>")
-    inside += [_contents(each, write, owned=owned) for each in page.objects]
+    inside += _contents(page.columns, write, owned=owned)
     inside += _prefixes(page.common_prefixes, write)
     return Answer(body=element("ListBucketResult", "".join(inside)))
 
 
-def _contents(each: storage_pb2.Object, write: Callable[[str], str], *, owned: bool) -> str:
-    return (
-        f"<Contents><Key>{write(each.key)}</Key><LastModified>{iso(each.created_at)}</LastModified>"
-        f"<ETag>&quot;{each.etag}&quot;</ETag>{_checksum(each)}<Size>{each.size_bytes}</Size>"
-        f"{owner(each.tenant_id) if owned else ''}<StorageClass>STANDARD</StorageClass></Contents>"
-    )
+def _contents(of: storage_pb2.ObjectColumns, write: Callable[[str], str], *, owned: bool) -> list[str]:
+    theirs = owner(of.tenant_id) if owned else ""
+    columns = (of.key, of.created_at_us, of.etag, of.size_bytes, of.checksum_algorithm, of.checksum_value)
+    return [
+        f"<Contents><Key>{write(key)}</Key><LastModified>{iso_of(created_at)}</LastModified>"
+        f"<ETag>&quot;{etag}&quot;</ETag>{_checksum(algorithm, value)}<Size>{size}</Size>"
+        f"{theirs}<StorageClass>STANDARD</StorageClass></Contents>"
+        for key, created_at, etag, size, algorithm, value in zip(*columns, strict=True)
+    ]
 
 
-def _checksum(each: storage_pb2.Object) -> str:
-    if not each.checksum_value:
+def _checksum(algorithm: str, value: str) -> str:
+    if not value:
         return ""
-    return (
-        f"<ChecksumAlgorithm>{each.checksum_algorithm}</ChecksumAlgorithm>"
-        f"<ChecksumType>{checksums.kind(each.checksum_value)}</ChecksumType>"
-    )
+    kind = checksums.kind(value)
+    return f"<ChecksumAlgorithm>{algorithm}</ChecksumAlgorithm><ChecksumType>{kind}</ChecksumType>"
 
 
 def _prefixes(prefixes: object, write: Callable[[str], str]) -> list[str]:
@@ -126,8 +127,8 @@ def _version(each: storage_pb2.Object, write: Callable[[str], str]) -> str:
     if each.delete_marker:
         return f"<DeleteMarker>{said}</DeleteMarker>"
     return (
-        f"<Version>{said}<ETag>&quot;{each.etag}&quot;</ETag>{_checksum(each)}<Size>{each.size_bytes}</Size>"
-        "<StorageClass>STANDARD</StorageClass></Version>"
+        f"<Version>{said}<ETag>&quot;{each.etag}&quot;</ETag>{_checksum(each.checksum_algorithm, each.checksum_value)}"
+        f"<Size>{each.size_bytes}</Size><StorageClass>STANDARD</StorageClass></Version>"
     )
 
 

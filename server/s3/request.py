@@ -205,7 +205,13 @@ def bucket_of_host(host: str, domain: str) -> str:
 
 def iso(moment: Any) -> str:
     """A timestamp as XML has it: "2009-10-12T17:50:30.000Z"."""
-    return f"{_second(moment.seconds)}.{moment.nanos // 1_000_000:03d}Z"
+    return iso_of(moment.seconds * 1_000_000 + moment.nanos // 1000)
+
+
+def iso_of(microseconds: int) -> str:
+    """The same of a moment that is so many microseconds after 1970 began."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return f"{_second(seconds)}.{rest // 1000:03d}Z"
 
 
 @lru_cache(4096)

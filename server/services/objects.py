@@ -1,6 +1,6 @@
 """What S3 does with objects besides storing and sending them: lists of them, copies, tags, and deleting many."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +18,7 @@ from server import (
     db,
     object_downloads,
     object_lists,
+    object_messages,
     object_rows,
     object_uploads,
     object_versions,
@@ -33,13 +34,11 @@ from server.object_rows import (
     Upload,
     own_bucket,
     readable_bucket,
-    shown,
     shown_upload,
     shown_whole,
 )
 from server.object_uploads import Received
 from server.object_versions import Put
-from server.resources import Resource
 from server.services.storage_parts import add_part, the_upload
 
 if TYPE_CHECKING:
@@ -68,10 +67,15 @@ class ObjectService:
     async def ListObjectKeys(self, call: Call, request: pb.ListObjectKeysRequest) -> pb.ListObjectKeysResponse:
         bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         page = await object_lists.keys(call.tx, asked(bucket, request, request.after))
-        return pb.ListObjectKeysResponse(
-            objects=map(shown, page.rows), common_prefixes=open_prefixes(call, bucket, "object", page.prefixes),
+        response = pb.ListObjectKeysResponse(
+            common_prefixes=open_prefixes(call, bucket, "object", page.prefixes),
             next_after=page.last[0] if page.last else "",
         )  # fmt: skip
+        if request.as_columns:
+            object_messages.tell(response.columns, bucket, bucket_access.open_records(call, bucket, page.records))
+        else:
+            object_messages.add(response.objects, bucket, page.records)
+        return response
 
     async def ListAllVersions(self, call: Call, request: pb.ListAllVersionsRequest) -> pb.ListAllVersionsResponse:
         bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
@@ -85,10 +89,12 @@ class ObjectService:
             place = {"after_id": bucket.id, "after_at": NEVER}
         page = await object_lists.versions(call.tx, asked(bucket, request, request.after_key, **place))
         key, last = page.last or ("", None)
-        return pb.ListAllVersionsResponse(
-            objects=map(shown, page.rows), common_prefixes=open_prefixes(call, bucket, "object", page.prefixes),
-            next_after_key=key, next_after_version_id=last.version_id if last else "",
+        response = pb.ListAllVersionsResponse(
+            common_prefixes=open_prefixes(call, bucket, "object", page.prefixes),
+            next_after_key=key, next_after_version_id=last["version_id"] if last else "",
         )  # fmt: skip
+        object_messages.add(response.objects, bucket, page.records)
+        return response
 
     async def prepare_CopyObject(self, call: Call, request: pb.CopyObjectRequest) -> tuple[Object, Received]:
         object_rows.told(request.properties, request.tags)
@@ -169,9 +175,9 @@ class ObjectService:
         page = await object_lists.uploads(call.tx, asked(bucket, request, request.after_key, after_id=after_id))
         key, last = page.last or ("", None)
         return pb.ListMultipartUploadsResponse(
-            uploads=map(shown_upload, page.rows),
+            uploads=[shown_upload(db.made(Upload, each)) for each in page.records],
             common_prefixes=open_prefixes(call, bucket, "multipart_upload", page.prefixes),
-            next_after_key=key, next_after_id=str(last.id) if last else "",
+            next_after_key=key, next_after_id=str(last["id"]) if last else "",
         )  # fmt: skip
 
     async def ListParts(self, call: Call, request: pb.ListPartsRequest) -> pb.ListPartsResponse:
@@ -221,12 +227,9 @@ def asked(bucket: Bucket, request: Any, after: str, **place: Any) -> Asked:
                  size=min(request.page_size or db.MOST, db.MOST), **place)  # fmt: skip
 
 
-def open_prefixes(call: Call, bucket: Bucket, kind: str, prefixes: Sequence[str]) -> Iterator[str]:
+def open_prefixes(call: Call, bucket: Bucket, kind: str, prefixes: Sequence[str]) -> list[str]:
     """Those that the caller may see."""
-    for each in prefixes:
-        resource = Resource(kind, name=f"{bucket.name}/{each}", tenant=str(call.tenant or ""))
-        if call.access.may("storage:read", resource, call.context, default=call.admitted):
-            yield each
+    return [each for each in prefixes if bucket_access.may_see(call, kind, "", f"{bucket.name}/{each}")]
 
 
 def denied(permission: str, what: str) -> ApiError:

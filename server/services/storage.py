@@ -22,6 +22,8 @@ from server import (
     changes,
     db,
     object_encryption,
+    object_lists,
+    object_messages,
     object_rows,
     object_uploads,
     object_versions,
@@ -34,6 +36,7 @@ from server.db import Tx
 from server.errors import ApiError, invalid, not_found
 from server.groups import Groups
 from server.object_downloads import PIECE, Plan, Unsatisfiable, described, plan
+from server.object_lists import Asked
 from server.object_rows import (
     USAGE,
     B,
@@ -69,11 +72,6 @@ _bucket = sa.bindparam("bucket_id", type_=postgresql.UUID)
 _seen = sa.and_(O.bucket_id == _bucket, O.is_latest, ~O.delete_marker)
 _versions = sa.and_(O.bucket_id == _bucket, O.key == sa.bindparam("key", type_=sa.Text), ~O.delete_marker)
 _rules = LifecycleRule.TABLE.c.bucket_id == _bucket
-_limit = sa.bindparam("most", type_=sa.Integer)
-_from = sa.select(Object.TABLE).where(_seen, O.key > sa.bindparam("after", type_=sa.Text),
-                                      O.key >= sa.bindparam("prefix", type_=sa.Text))  # fmt: skip
-_FROM = _from.order_by(O.key).limit(_limit)
-_BETWEEN = _from.where(O.key < sa.bindparam("beyond", type_=sa.Text)).order_by(O.key).limit(_limit)
 _IN_IT = sa.select(sa.or_(*(sa.exists().where(table.c.bucket_id == _bucket) for table in (Object.TABLE, Upload.TABLE))))
 _RULE = sa.select(LifecycleRule.TABLE).where(_rules, LifecycleRule.TABLE.c.id == sa.bindparam("rule"))
 
@@ -141,10 +139,15 @@ class StorageService(MultipartUploads):
         if request.prefix:
             found, token = await _by_key(call.tx, bucket, request)
         else:
-            found, token = await db.page(
-                call.tx, Object, _seen, size=request.page_size, token=request.page_token, bucket_id=bucket.id
+            found, token = await object_lists.newest(
+                call.tx, _seen, size=request.page_size, token=request.page_token, bucket_id=bucket.id
             )
-        return pb.ListObjectsResponse(objects=map(shown, found), next_page_token=token)
+        response = pb.ListObjectsResponse(next_page_token=token)
+        if request.as_columns:
+            object_messages.tell_all(response.columns, bucket, bucket_access.open_records(call, bucket, found))
+        else:
+            object_messages.add(response.objects, bucket, found)
+        return response
 
     async def prepare_UploadObject(
         self, call: Call, first: pb.UploadObjectRequest, more: AsyncIterator[pb.UploadObjectRequest]
@@ -226,11 +229,13 @@ class StorageService(MultipartUploads):
         self, call: Call, request: pb.ListObjectVersionsRequest
     ) -> pb.ListObjectVersionsResponse:
         bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
-        found, token = await db.page(
-            call.tx, Object, _versions, size=request.page_size, token=request.page_token, bucket_id=bucket.id,
+        found, token = await object_lists.newest(
+            call.tx, _versions, size=request.page_size, token=request.page_token, bucket_id=bucket.id,
             key=request.key,
         )  # fmt: skip
-        return pb.ListObjectVersionsResponse(objects=map(shown, found), next_page_token=token)
+        response = pb.ListObjectVersionsResponse(next_page_token=token)
+        object_messages.add(response.objects, bucket, found)
+        return response
 
     async def GetStorageCluster(self, call: Call, request: pb.GetStorageClusterRequest) -> pb.StorageCluster:
         nodes = await self.app.drivers.objects.nodes()
@@ -294,14 +299,13 @@ class StorageService(MultipartUploads):
                            size_bytes=str(row.size_bytes)) from None  # fmt: skip
 
 
-async def _by_key(tx: Tx, bucket: Bucket, request: pb.ListObjectsRequest) -> tuple[list[Object], str]:
+async def _by_key(tx: Tx, bucket: Bucket, request: pb.ListObjectsRequest) -> tuple[Sequence[Any], str]:
     """A page of the objects whose keys begin so, in their order, and the token of the next one: the last key."""
-    size, beyond = min(request.page_size or db.MOST, db.MOST), object_rows.beyond(request.prefix)
-    found = await db.rows(
-        tx, Object, _BETWEEN if beyond else _FROM, bucket_id=bucket.id, prefix=request.prefix, beyond=beyond,
-        after=object_rows.read_key(request.page_token), most=size + 1,
-    )  # fmt: skip
-    return found[:size], object_rows.key_token(found[size - 1].key) if len(found) > size else ""
+    page = await object_lists.keys(tx, Asked(
+        bucket_id=bucket.id, prefix=request.prefix, delimiter="", after=object_rows.read_key(request.page_token),
+        size=min(request.page_size or db.MOST, db.MOST),
+    ))  # fmt: skip
+    return page.records, object_rows.key_token(page.last[0]) if page.last else ""
 
 
 def _is_address(name: str) -> bool:

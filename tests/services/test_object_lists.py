@@ -1,6 +1,7 @@
 """Lists of objects, of versions and of uploads in parts, over REST."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -86,6 +87,29 @@ class TestLists:
         assert await keys(ada) == ["c", "b", "f/2", "f/1"]
         assert len((await ada.rest.get("/storage/versions/assets/a")).json()) == 3, "documented without markers"
 
+    async def test_columns_are_those_of_the_objects(self, ada: Person) -> None:
+        await bucket(ada)
+        for name in ("a", "b/1", "c"):
+            await put(ada, f"assets/{name}")
+        page = await get(ada, "buckets/assets/keys", delimiter="/")
+        columns = (await get(ada, "buckets/assets/keys", delimiter="/", as_columns="true"))["columns"]
+        assert columns.pop("tenant_id") == str(ada.tenant_id)
+        moments = [datetime.fromtimestamp(each / 1e6, UTC) for each in columns.pop("created_at_us")]
+        assert moments == [datetime.fromisoformat(each["created_at"]) for each in page["objects"]]
+        told = {name: values for name, values in columns.items() if values}
+        assert told == {name: [each[name] for each in page["objects"]] for name in told}
+        assert {*told} == {"key", "size_bytes", "etag", "checksum_algorithm", "checksum_value"}
+
+    async def test_a_list_shows_what_its_objects_show(self, ada: Person) -> None:
+        await bucket(ada)
+        await put(ada, "assets/a")
+        alone = await get(ada, "buckets/assets/object", key="a")
+        del alone["properties"], alone["tags"]  # which are shown only there
+        for path in ("", "?prefix=a", "/keys", "/versions"):
+            listed = (await ada.rest.get(f"/storage/{'buckets/' * path.startswith('/')}assets{path}")).json()
+            assert (listed["objects"] if path.startswith("/") else listed) == [alone], path
+        assert (await ada.rest.get("/storage/versions/assets/a")).json() == [alone]
+
     async def test_only_what_the_caller_may_read(self, cloud: Cloud, ada: Person, bob: Person) -> None:
         await bucket(ada)
         for name in ("logs/1", "secret/1", "top"):
@@ -105,6 +129,9 @@ class TestLists:
             page = await get(eve, f"buckets/assets/{path}", delimiter="/")
             assert ([each["key"] for each in page[field]], page["common_prefixes"]) == (["top"], ["logs/"])
             await get(bob, f"buckets/assets/{path}", 404)
+        page = await get(eve, "buckets/assets/keys", as_columns="true")
+        assert (page["columns"]["key"], page["objects"]) == (["logs/1", "top"], [])
+        assert await keys(eve) == ["top", "logs/1"] and await keys(eve, prefix="s") == []
         hidden = [each["id"] for each in (await get(ada, "buckets/assets/uploads"))["uploads"]][1]
         await get(eve, f"multipart/{hidden}/parts", 403)
 

@@ -11,28 +11,32 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ListObjectKeysRequest(_message.Message):
-    __slots__ = ("bucket", "prefix", "delimiter", "after", "page_size")
+    __slots__ = ("bucket", "prefix", "delimiter", "after", "page_size", "as_columns")
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     PREFIX_FIELD_NUMBER: _ClassVar[int]
     DELIMITER_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    AS_COLUMNS_FIELD_NUMBER: _ClassVar[int]
     bucket: str
     prefix: str
     delimiter: str
     after: str
     page_size: int
-    def __init__(self, bucket: _Optional[str] = ..., prefix: _Optional[str] = ..., delimiter: _Optional[str] = ..., after: _Optional[str] = ..., page_size: _Optional[int] = ...) -> None: ...
+    as_columns: bool
+    def __init__(self, bucket: _Optional[str] = ..., prefix: _Optional[str] = ..., delimiter: _Optional[str] = ..., after: _Optional[str] = ..., page_size: _Optional[int] = ..., as_columns: _Optional[bool] = ...) -> None: ...
 
 class ListObjectKeysResponse(_message.Message):
-    __slots__ = ("objects", "common_prefixes", "next_after")
+    __slots__ = ("objects", "common_prefixes", "next_after", "columns")
     OBJECTS_FIELD_NUMBER: _ClassVar[int]
     COMMON_PREFIXES_FIELD_NUMBER: _ClassVar[int]
     NEXT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
     objects: _containers.RepeatedCompositeFieldContainer[_storage_pb2.Object]
     common_prefixes: _containers.RepeatedScalarFieldContainer[str]
     next_after: str
-    def __init__(self, objects: _Optional[_Iterable[_Union[_storage_pb2.Object, _Mapping]]] = ..., common_prefixes: _Optional[_Iterable[str]] = ..., next_after: _Optional[str] = ...) -> None: ...
+    columns: _storage_pb2.ObjectColumns
+    def __init__(self, objects: _Optional[_Iterable[_Union[_storage_pb2.Object, _Mapping]]] = ..., common_prefixes: _Optional[_Iterable[str]] = ..., next_after: _Optional[str] = ..., columns: _Optional[_Union[_storage_pb2.ObjectColumns, _Mapping]] = ...) -> None: ...
 
 class ListAllVersionsRequest(_message.Message):
     __slots__ = ("bucket", "prefix", "delimiter", "after_key", "after_version_id", "page_size")

@@ -98,6 +98,50 @@ class Object(_message.Message):
     encrypted: bool
     def __init__(self, id: _Optional[str] = ..., bucket: _Optional[str] = ..., key: _Optional[str] = ..., size_bytes: _Optional[int] = ..., content_type: _Optional[str] = ..., checksum: _Optional[str] = ..., upload_status: _Optional[str] = ..., version_id: _Optional[str] = ..., is_latest: _Optional[bool] = ..., etag: _Optional[str] = ..., arn: _Optional[str] = ..., user_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delete_marker: _Optional[bool] = ..., properties: _Optional[_Union[ObjectProperties, _Mapping]] = ..., tags: _Optional[_Union[Tags, _Mapping]] = ..., is_public: _Optional[bool] = ..., checksum_algorithm: _Optional[str] = ..., checksum_value: _Optional[str] = ..., parts_count: _Optional[int] = ..., encrypted: _Optional[bool] = ...) -> None: ...
 
+class ObjectColumns(_message.Message):
+    __slots__ = ("id", "bucket", "key", "size_bytes", "content_type", "checksum", "upload_status", "version_id", "is_latest", "etag", "arn", "user_id", "tenant_id", "created_at_us", "delete_marker", "is_public", "checksum_algorithm", "checksum_value", "parts_count", "encrypted")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    UPLOAD_STATUS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_ID_FIELD_NUMBER: _ClassVar[int]
+    IS_LATEST_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    ARN_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_US_FIELD_NUMBER: _ClassVar[int]
+    DELETE_MARKER_FIELD_NUMBER: _ClassVar[int]
+    IS_PUBLIC_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_VALUE_FIELD_NUMBER: _ClassVar[int]
+    PARTS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPTED_FIELD_NUMBER: _ClassVar[int]
+    id: _containers.RepeatedScalarFieldContainer[str]
+    bucket: str
+    key: _containers.RepeatedScalarFieldContainer[str]
+    size_bytes: _containers.RepeatedScalarFieldContainer[int]
+    content_type: _containers.RepeatedScalarFieldContainer[str]
+    checksum: _containers.RepeatedScalarFieldContainer[str]
+    upload_status: str
+    version_id: _containers.RepeatedScalarFieldContainer[str]
+    is_latest: _containers.RepeatedScalarFieldContainer[bool]
+    etag: _containers.RepeatedScalarFieldContainer[str]
+    arn: _containers.RepeatedScalarFieldContainer[str]
+    user_id: _containers.RepeatedScalarFieldContainer[str]
+    tenant_id: str
+    created_at_us: _containers.RepeatedScalarFieldContainer[int]
+    delete_marker: _containers.RepeatedScalarFieldContainer[bool]
+    is_public: _containers.RepeatedScalarFieldContainer[bool]
+    checksum_algorithm: _containers.RepeatedScalarFieldContainer[str]
+    checksum_value: _containers.RepeatedScalarFieldContainer[str]
+    parts_count: _containers.RepeatedScalarFieldContainer[int]
+    encrypted: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, id: _Optional[_Iterable[str]] = ..., bucket: _Optional[str] = ..., key: _Optional[_Iterable[str]] = ..., size_bytes: _Optional[_Iterable[int]] = ..., content_type: _Optional[_Iterable[str]] = ..., checksum: _Optional[_Iterable[str]] = ..., upload_status: _Optional[str] = ..., version_id: _Optional[_Iterable[str]] = ..., is_latest: _Optional[_Iterable[bool]] = ..., etag: _Optional[_Iterable[str]] = ..., arn: _Optional[_Iterable[str]] = ..., user_id: _Optional[_Iterable[str]] = ..., tenant_id: _Optional[str] = ..., created_at_us: _Optional[_Iterable[int]] = ..., delete_marker: _Optional[_Iterable[bool]] = ..., is_public: _Optional[_Iterable[bool]] = ..., checksum_algorithm: _Optional[_Iterable[str]] = ..., checksum_value: _Optional[_Iterable[str]] = ..., parts_count: _Optional[_Iterable[int]] = ..., encrypted: _Optional[_Iterable[bool]] = ...) -> None: ...
+
 class ObjectProperties(_message.Message):
     __slots__ = ("content_type", "metadata", "headers")
     class MetadataEntry(_message.Message):
@@ -318,24 +362,28 @@ class SetBucketVersioningResponse(_message.Message):
     def __init__(self, status: _Optional[str] = ...) -> None: ...
 
 class ListObjectsRequest(_message.Message):
-    __slots__ = ("bucket", "prefix", "page_size", "page_token")
+    __slots__ = ("bucket", "prefix", "page_size", "page_token", "as_columns")
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     PREFIX_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    AS_COLUMNS_FIELD_NUMBER: _ClassVar[int]
     bucket: str
     prefix: str
     page_size: int
     page_token: str
-    def __init__(self, bucket: _Optional[str] = ..., prefix: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    as_columns: bool
+    def __init__(self, bucket: _Optional[str] = ..., prefix: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., as_columns: _Optional[bool] = ...) -> None: ...
 
 class ListObjectsResponse(_message.Message):
-    __slots__ = ("objects", "next_page_token")
+    __slots__ = ("objects", "next_page_token", "columns")
     OBJECTS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
     objects: _containers.RepeatedCompositeFieldContainer[Object]
     next_page_token: str
-    def __init__(self, objects: _Optional[_Iterable[_Union[Object, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    columns: ObjectColumns
+    def __init__(self, objects: _Optional[_Iterable[_Union[Object, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., columns: _Optional[_Union[ObjectColumns, _Mapping]] = ...) -> None: ...
 
 class UploadObjectRequest(_message.Message):
     __slots__ = ("bucket", "key", "content_sha256", "content_type", "data", "if_match", "if_none_match", "content_md5", "properties", "tags", "is_public", "checksum_algorithm", "checksum_value")
