@@ -16,6 +16,7 @@ from server.errors import ApiError
 from server.object_rows import Object, named
 
 PIECE = 2**17  # bytes of one response, which a slow reader has to take within `slow_reader_seconds`
+SMALL = 2**16  # bytes that are read before anything is sent
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
@@ -38,6 +39,11 @@ class Plan:
         body = HttpBody(content_type=self.content_type, data=data)
         body.extensions.add().Pack(options_pb2.Head(status=self.status, headers=self.headers))
         return body
+
+    def check(self, row: Object, sent: int) -> None:
+        """Raise unless so many bytes are all of it."""
+        if sent != self.end - self.start:
+            raise RuntimeError(f"of blob {row.id} there are {sent} bytes of {self.end - self.start}")
 
 
 def plan(row: Object, request: Any, more: Mapping[str, str], sizes: Sequence[int]) -> Plan:

@@ -141,11 +141,6 @@ _version = O.version_id == sa.bindparam("version_id", type_=sa.Text)
 _LATEST = sa.select(Object.TABLE).where(_bucket, _key, O.is_latest)
 _VERSION = sa.select(Object.TABLE).where(_bucket, _key, _version)
 _LATEST_OR_VERSION = sa.select(Object.TABLE).where(_bucket, _key, sa.or_(O.is_latest, _version))
-_both = sa.select(Bucket.TABLE, Object.TABLE).where(_name, _there)
-_BOTH_LATEST, _BOTH_VERSION = (
-    _both.select_from(sa.outerjoin(Bucket.TABLE, Object.TABLE, sa.and_(O.bucket_id == B.id, _key, one)))
-    for one in (O.is_latest, _version)
-)
 _NEWEST = sa.select(Object.TABLE).where(_bucket, _key).order_by(O.created_at.desc(), O.id.desc()).limit(1)
 _KEPT = sa.select(O.id).where(_bucket, _key, ~O.delete_marker).limit(1)
 _MARKERS = sa.select(Object.TABLE).where(_bucket, _key, O.delete_marker)
@@ -202,27 +197,6 @@ def _obey(bucket: Bucket, question: "Question | None") -> None:
     if question is None:
         raise ApiError("PERMISSION_DENIED", f"bucket {bucket.name} has a policy, which this cannot ask")
     question.obey(bucket)
-
-
-async def readable(tx: Tx, question: "Question") -> tuple[Bucket, Object]:
-    """The bucket, and the version of an object in it that a request names, the latest without `version_id`, if the
-    caller's tenant has it or others may read it. Raises NOT_FOUND, which tells of a delete marker."""
-    request = question.request
-    both = _BOTH_VERSION if request.version_id else _BOTH_LATEST
-    found = await db.record(tx, both, name=request.bucket, key=request.key, version_id=request.version_id)
-    if found is None:
-        raise not_found("bucket", request.bucket)
-    values, cut = tuple(found.values()), len(B)
-    bucket = db.made(Bucket, dict(zip(B.keys(), values[:cut], strict=True)))
-    columns = dict(zip(O.keys(), values[cut:], strict=True))
-    row = db.made(Object, columns) if columns["id"] else None
-    if bucket.tenant_id == question.call.tenant:
-        _obey(bucket, question)
-    elif not question.granted(bucket, row):
-        raise not_found("bucket", request.bucket)
-    if row is None or row.delete_marker:
-        raise absent(bucket, request.key, row)
-    return bucket, row
 
 
 def absent(bucket: Bucket, key: str, marker: Object | None = None) -> ApiError:

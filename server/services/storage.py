@@ -4,7 +4,7 @@ The blob of an object is stored first, whole and durable; then one transaction h
 """
 
 import ipaddress
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,8 @@ from server.bucket_access import Question
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid, not_found
-from server.object_downloads import PIECE, Plan, Unsatisfiable, described, plan
+from server.object_downloads import PIECE, SMALL, Plan, Unsatisfiable, described, plan
+from server.object_lookups import ObjectLookups
 from server.object_rows import (
     USAGE,
     B,
@@ -88,7 +89,7 @@ rating.metered("object", category="storage", size=lambda state: ("standard", Dec
 
 class StorageService(MultipartUploads):
     def __init__(self, app: "App") -> None:
-        self.app = app
+        self.app, self._lookups = app, ObjectLookups(app.db, app.config.deadline_seconds)
 
     async def admits(self, call: Call, request: Any) -> bool:
         return await bucket_access.admits(self.app, call, request)
@@ -163,20 +164,35 @@ class StorageService(MultipartUploads):
             **received.columns(), **object_rows.told(request.properties, request.tags),
         ))  # fmt: skip
 
-    async def DownloadObject(self, call: Call, request: pb.DownloadObjectRequest) -> AsyncGenerator[HttpBody]:
+    async def prepare_DownloadObject(
+        self, call: Call, request: pb.DownloadObjectRequest
+    ) -> HttpBody | tuple[Object, Plan]:
+        """The whole answer where that is small, else what to send and how."""
         if request.part_number and request.range:
             raise invalid("part_number", "ask for a part or for a range")
-        for attempt in range(1, TRIES + 1):
+        for _ in range(TRIES):
             row, planned = await self._look_up(call, request)
-            if request.only_head:
-                yield planned.head(b"")
-                return
+            if request.only_head or planned.start == planned.end:
+                return planned.head(b"")
+            if planned.end - planned.start > SMALL:
+                return row, planned
+            try:
+                async with aclosing(object_encryption.plain(self.app, row, planned.start, planned.end)) as pieces:
+                    data = b"".join([piece async for piece in pieces])
+            except LookupError:  # it was overwritten since we looked
+                continue
+            planned.check(row, len(data))
+            return planned.head(data)
+        raise object_encryption.damaged(row.id)
+
+    async def DownloadObject(self, call: Call, request: pb.DownloadObjectRequest) -> AsyncGenerator[HttpBody]:
+        row, planned = call.prepared
+        for _ in range(TRIES):
             async with aclosing(object_encryption.plain(self.app, row, planned.start, planned.end)) as pieces:
                 try:
                     piece = await anext(pieces, b"") if planned.end > planned.start else b""
                 except LookupError:  # it was overwritten since we looked
-                    if attempt == TRIES:
-                        raise object_encryption.damaged(row.id) from None
+                    row, planned = await self._look_up(call, request)
                     continue
                 sent = len(piece)
                 yield planned.head(piece[:PIECE])
@@ -185,9 +201,9 @@ class StorageService(MultipartUploads):
                         yield HttpBody(data=piece[at : at + PIECE])
                     piece = await anext(pieces, b"")
                     sent += len(piece)
-            if sent != planned.end - planned.start:
-                raise RuntimeError(f"of blob {row.id} there are {sent} bytes of {planned.end - planned.start}")
+            planned.check(row, sent)
             return
+        raise object_encryption.damaged(row.id)
 
     async def DeleteObject(self, call: Call, request: pb.DeleteObjectRequest) -> Empty:
         bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
@@ -253,9 +269,11 @@ class StorageService(MultipartUploads):
 
     async def _look_up(self, call: Call, request: pb.DownloadObjectRequest) -> tuple[Object, Plan]:
         """What is to be sent, and how."""
-        async with self.app.db.reading() as tx:
-            bucket, row = await object_rows.readable(tx, Question(call, request))
-            sizes = await object_rows.sizes(tx, row) if request.part_number else ()
+        bucket, row = await self._lookups.readable(Question(call, request))
+        sizes: Sequence[int] = ()
+        if request.part_number:
+            async with self.app.db.reading() as tx:
+                sizes = await object_rows.sizes(tx, row)
         object_uploads.need_here(self.app, row)
         checksums = call.metadata.get("x-amz-checksum-mode", "").upper() == "ENABLED"
         more = described(row, versions=bucket.versioning != "OFF", checksums=checksums)
