@@ -131,8 +131,8 @@ class FileObjects:
             free_bytes=there.f_bavail * there.f_frsize if there else None,
         )]  # fmt: skip
 
-    def _path(self, id: UUID) -> Path:
-        return self._folder / path(id)
+    def _path(self, id: UUID) -> str:
+        return f"{self._folder}/{path(id)}"
 
     def _probed(self) -> os.statvfs_result:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -143,7 +143,8 @@ class FileObjects:
             for name in os.listdir(self._folder / NEW):
                 if name.startswith(f"{id}."):
                     (self._folder / NEW / name).unlink(missing_ok=True)
-        self._path(id).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self._path(id))
 
     def _folders(self) -> Sequence[Path]:
         """That there may be files in: first those of what is new, so that nothing is missed that becomes whole."""
@@ -241,7 +242,7 @@ class New:
 class Reading:
     """An object that is being read, from `at` on. Its methods block, but for at_hand() and close()."""
 
-    def __init__(self, path: Path, id: UUID, start: int = 0, end: int | None = None) -> None:
+    def __init__(self, path: str, id: UUID, start: int = 0, end: int | None = None) -> None:
         self._path, self._id, self._file = path, id, -1
         self.at, self._end = start, end
         self.ended = False  # there is no need to ask for a next piece
@@ -320,7 +321,8 @@ def room() -> Iterator[None]:
 
 
 def path(id: UUID) -> str:
-    return f"{id.hex[-2:]}/{id.hex[-3]}/{id}"
+    name = str(id)
+    return f"{name[-2:]}/{name[-3]}/{name}"
 
 
 def made(folder: Path) -> None:

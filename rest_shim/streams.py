@@ -136,10 +136,7 @@ def raw_headers(first: HttpBody, head: options_pb2.Head) -> Headers:
 
 def head_of(response: Any) -> options_pb2.Head:
     """What the first response says of how the answer begins."""
-    head = options_pb2.Head()
-    for extension in response.extensions:
-        extension.Unpack(head)
-    return head
+    return options_pb2.Head.FromString(response.extensions[0].value) if response.extensions else options_pb2.Head()
 
 
 def event_encoder(descriptor: Descriptor) -> Callable[[Any], bytes]:

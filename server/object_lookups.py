@@ -16,6 +16,7 @@ from server.object_rows import B, Bucket, O, Object, absent
 Found = tuple[Bucket, Object | None]
 
 _OF_BUCKET, _OF_OBJECT = tuple(B.keys()), tuple(O.keys())
+_CUT = len(_OF_BUCKET)
 _there = B.deleted_at.is_(None)
 _both = sa.select(Bucket.TABLE, Object.TABLE).where(B.name == sa.bindparam("name", type_=sa.Text), _there)
 _key = O.key == sa.bindparam("key", type_=sa.Text)
@@ -80,9 +81,8 @@ async def readable(tx: Tx, question: Question) -> tuple[Bucket, Object]:
 
 
 def _found(record: Any) -> Found | None:
-    values, cut = tuple(record.values()), len(_OF_BUCKET)
-    bucket = dict(zip(_OF_BUCKET, values[:cut], strict=True))
-    row = dict(zip(_OF_OBJECT, values[cut:], strict=True))
+    bucket = dict(zip(_OF_BUCKET, record[:_CUT], strict=True))
+    row = dict(zip(_OF_OBJECT, record[_CUT:], strict=True))
     return (db.made(Bucket, bucket), db.made(Object, row) if row["id"] else None) if bucket["id"] else None
 
 

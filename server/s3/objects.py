@@ -24,6 +24,7 @@ OVERRIDES = {
     )
 }  # fmt: skip
 CONDITIONS = ("if_match", "if_none_match", "if_modified_since", "if_unmodified_since")
+ASKED = {name.replace("_", "-"): name for name in (*CONDITIONS, "range", "if_range")}
 ATTRIBUTES = ("ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize")
 
 
@@ -65,11 +66,9 @@ async def get_object(request: Request) -> None:
     if mode := headers.get("x-amz-checksum-mode"):
         request.metadata["x-amz-checksum-mode"] = mode
     message = storage_pb2.DownloadObjectRequest(
-        bucket=request.bucket, key=request.key, version_id=query.get("versionId", ""), range=headers.get("range", ""),
-        if_match=headers.get("if-match", ""), if_none_match=headers.get("if-none-match", ""),
-        if_modified_since=headers.get("if-modified-since", ""), if_range=headers.get("if-range", ""),
-        if_unmodified_since=headers.get("if-unmodified-since", ""), part_number=part_number(request, default=0),
-        only_head=only_head,
+        bucket=request.bucket, key=request.key, version_id=query.get("versionId"), only_head=only_head,
+        part_number=part_number(request, default=0) if "partNumber" in query else 0,
+        **{field: headers[name] for name, field in ASKED.items() if name in headers},
     )  # fmt: skip
 
     def begin(first: HttpBody, head: options_pb2.Head) -> Headers:
