@@ -270,7 +270,7 @@ class Shim:
             self.settings.slow_reader_seconds,
             (scope.get("extensions") or {}).get(streams.ABORT, {}).get("abort"),
         )  # fmt: skip
-        responses = self.backend.stream(endpoint.handle, streams.one(request), metadata, address, headers)
+        responses = self.backend.stream(endpoint.handle, streams.One(request), metadata, address, headers)
         if endpoint.raw:
             only_head = scope["method"] == "HEAD"
             sending = streams.send_raw(answer, responses, streams.raw_headers, receive, only_head=only_head)

@@ -6,9 +6,9 @@ the client notices. A client that leaves, or lets a part wait too long, ends the
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import structlog
@@ -166,8 +166,19 @@ def first_oneof(descriptor: Descriptor) -> str | None:
     return next((oneof.name for index, oneof in enumerate(proto.oneof_decl) if index not in optional), None)
 
 
-async def one(request: Message) -> AsyncIterator[Message]:
-    yield request
+class One:
+    """The one request of a call, as an iterator. A generator that nobody exhausts is closed in a task of its own."""
+
+    def __init__(self, request: Message) -> None:
+        self._left = [request]
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
 
 
 async def run(sending: Coroutine[Any, Any, None], answer: Answer, receive: Receive, *, prompt: bool) -> None:

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-AT_ONCE = 2  # statements
 MOST = 100  # look-ups of one statement
 
 K = TypeVar("K")
@@ -15,12 +14,12 @@ V = TypeVar("V")
 
 
 class Gathered(Generic[K, V]):
-    """Looks up keys: those that are asked for while statements run, together in the next one."""
+    """Looks up keys: those that are asked for while a statement runs, together in the next one."""
 
     def __init__(self, look_up: Callable[[Sequence[K]], Awaitable[Sequence[V]]], seconds: float) -> None:
         """`look_up` finds something for each of the keys, in their order, within so many seconds."""
         self._look_up, self._seconds = look_up, seconds
-        self._free = asyncio.Semaphore(AT_ONCE)
+        self._turn = asyncio.Lock()
         self._keys: list[K] = []  # of the next statement
         self._next: asyncio.Future[Sequence[V]] | None = None
 
@@ -34,7 +33,7 @@ class Gathered(Generic[K, V]):
         return (await asyncio.shield(running))[place]
 
     async def _run(self, keys: list[K]) -> Sequence[V]:
-        async with self._free, asyncio.timeout(self._seconds):
+        async with self._turn, asyncio.timeout(self._seconds):
             if keys is self._keys:
                 self._next = None
             return await self._look_up(keys)

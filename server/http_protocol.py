@@ -14,35 +14,44 @@ HEAD_SECONDS = 15.0
 class BoundedHttp(HttpToolsProtocol):
     """Closes connections whose request line and headers are too long, or do not arrive."""
 
-    _timer: TimerHandle
+    _timer: TimerHandle | None = None  # of a head that did not come as a whole
     _head_bytes: int | None  # of the head being received; None while there is none to come
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._expect_head()
+        self._head_bytes = 0
+        self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._timer.cancel()
+        self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._head_bytes is not None:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._head_bytes is not None and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+        if self._head_bytes is None or self.transport.is_closing():
+            return
+        if self._head_bytes > HEAD_BYTES:
             self.send_400_response(f"The request line and headers have more than {HEAD_BYTES} bytes.")
+        elif self._timer is None:
+            self._wait_for_head()
 
     def on_message_begin(self) -> None:
-        self._timer.cancel()
-        self._expect_head()
+        self._stop_waiting()
+        self._head_bytes = 0
         super().on_message_begin()
         self.scope["extensions"] = {streams.ABORT: {"abort": self.transport.abort}}
 
     def on_headers_complete(self) -> Any:
-        self._timer.cancel()
+        self._stop_waiting()
         self._head_bytes = None
         return super().on_headers_complete()
 
-    def _expect_head(self) -> None:
-        self._head_bytes = 0
+    def _wait_for_head(self) -> None:
         self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None

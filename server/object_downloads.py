@@ -27,7 +27,7 @@ class Unsatisfiable(Exception):
     """There is nothing in the range."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
     """What of an object is sent, and how the answer begins."""
 

@@ -9,7 +9,7 @@ from google.api.httpbody_pb2 import HttpBody
 from thecloud.v1 import objects_pb2, options_pb2, storage_pb2
 
 from rest_shim import streams
-from rest_shim.streams import ABORT, Headers, one
+from rest_shim.streams import ABORT, Headers, One
 from server.errors import REASONS, ApiError
 from server.object_downloads import disposition
 from server.s3 import buckets, checksums, errors, uploads, xml
@@ -83,7 +83,7 @@ async def get_object(request: Request) -> None:
 
     abort = (request.scope.get("extensions") or {}).get(ABORT, {}).get("abort")
     answer = streams.Answer(request.send, _start, request.front.app.config.slow_reader_seconds, abort)
-    responses = request.stream("StorageService/DownloadObject", one(message))
+    responses = request.stream("StorageService/DownloadObject", One(message))
     await streams.send_raw(answer, responses, begin, request.receive, only_head=only_head)
 
 

@@ -30,7 +30,7 @@ PLAIN_PATH = re.compile(r"[A-Za-z0-9/\-_.~]*")
 SPACES = re.compile(" {2,}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claim:
     """Whose a request says that it is."""
 
