@@ -7,7 +7,7 @@ the client notices. A client that leaves, or lets a part wait too long, ends the
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, MutableMapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any, Self
 
 import orjson
@@ -99,8 +99,8 @@ async def send_raw(
 ) -> None:  # fmt: skip
     """The data of each google.api.HttpBody, after what `headers` makes of the first one and the Head that is in it.
 
-    What the first one has all of is sent without an eye on the client. With `only_head` the call ends with the first
-    one, and no data are sent.
+    What the first one has all of is sent without an eye on the client, and the call ends with it. With `only_head` so
+    it does always, and no data are sent.
     """
     async with aclosing(responses):
         first = await anext(responses, None) or HttpBody()
@@ -110,9 +110,6 @@ async def send_raw(
             await answer.whole(begin, head.status, b"")
         elif len(first.data) == int(head.headers.get("content-length", -1)):
             await answer.whole(begin, head.status, first.data)
-            with suppress(ApiError):  # it is answered
-                async for _ in responses:  # there are none, and so the call has ended well
-                    pass
         else:
             await answer.begin(begin, head.status)
             await run(_send_parts(answer, first.data, responses), answer, receive, prompt=False)

@@ -17,7 +17,6 @@ from server.errors import ApiError
 from server.object_rows import Object, named
 
 PIECE = 2**17  # bytes of one response, which a slow reader has to take within `slow_reader_seconds`
-SMALL = 2**16  # bytes that are read before anything is sent
 HEAD = f"type.googleapis.com/{options_pb2.Head.DESCRIPTOR.full_name}"
 PLAIN = re.compile(r"[A-Za-z0-9._~-]+")
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)

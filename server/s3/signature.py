@@ -184,6 +184,8 @@ def canonical_path(raw_path: str) -> str:
 
 def canonical_query(pairs: Sequence[tuple[str, str]]) -> str:
     """The query in order, but for the signature itself."""
+    if not pairs:
+        return ""
     encoded = sorted([
         (quote(name, safe=UNRESERVED), quote(value, safe=UNRESERVED))
         for name, value in pairs if name != "X-Amz-Signature"

@@ -31,7 +31,7 @@ from server.bucket_access import Question
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid, not_found
-from server.object_downloads import PIECE, SMALL, Plan, Unsatisfiable, described, plan
+from server.object_downloads import PIECE, Plan, Unsatisfiable, described, plan
 from server.object_lookups import ObjectLookups
 from server.object_rows import (
     USAGE,
@@ -167,14 +167,14 @@ class StorageService(MultipartUploads):
     async def prepare_DownloadObject(
         self, call: Call, request: pb.DownloadObjectRequest
     ) -> HttpBody | tuple[Object, Plan]:
-        """The whole answer where that is small, else what to send and how."""
+        """The whole answer where that is one piece, else what to send and how."""
         if request.part_number and request.range:
             raise invalid("part_number", "ask for a part or for a range")
         for _ in range(TRIES):
             row, planned = await self._look_up(call, request)
             if request.only_head or planned.start == planned.end:
                 return planned.head(b"")
-            if planned.end - planned.start > SMALL:
+            if planned.end - planned.start > PIECE:
                 return row, planned
             try:
                 async with aclosing(object_encryption.plain(self.app, row, planned.start, planned.end)) as pieces:
