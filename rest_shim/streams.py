@@ -58,7 +58,8 @@ class Answer:
 
     async def whole(self, headers: Headers, status: int, body: bytes) -> None:
         """Send all there is, which is so little that the client need not take it now."""
-        await self.begin(headers, status)
+        self.begun = True
+        await self._send(self._start(status, headers))
         await self._send({"type": "http.response.body", "body": body})
 
     async def part(self, body: bytes, *, last: bool = False) -> None:

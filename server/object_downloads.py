@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import formatdate, parsedate_to_datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +20,10 @@ from server.object_rows import Object, named
 PIECE = 2**17  # bytes of one response, which a slow reader has to take within `slow_reader_seconds`
 HEAD = f"type.googleapis.com/{options_pb2.Head.DESCRIPTOR.full_name}"
 PLAIN = re.compile(r"[A-Za-z0-9._~-]+")
+CONDITION_NAMES = ("match", "none_match", "modified_since", "unmodified_since")
+CONDITIONS = {  # by the prefix of their fields
+    prefix: attrgetter(*(f"{prefix}if_{name}" for name in CONDITION_NAMES)) for prefix in ("", "source_")
+}
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
@@ -74,9 +79,7 @@ def plan(row: Object, request: Any, more: Mapping[str, str], sizes: Sequence[int
 def unchanged(row: Object, request: Any, prefix: str = "") -> bool:
     """Whether the object is what the client has. Raises PRECONDITION_FAILED when it is not what the client wants. The
     conditions are in fields with this prefix."""
-    match, none_match, since, until = (
-        getattr(request, f"{prefix}if_{name}") for name in ("match", "none_match", "modified_since", "unmodified_since")
-    )
+    match, none_match, since, until = CONDITIONS[prefix](request)
     if not (match or none_match or since or until):
         return False
     modified, moment = row.created_at.replace(microsecond=0), _moment(until)
