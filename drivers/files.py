@@ -266,7 +266,7 @@ class Reading:
         wanted = PIECE if self._end is None else max(0, min(PIECE, self._end - self.at))
         data = os.pread(self._file, wanted, self.at)
         self.at += len(data)
-        self.ended = len(data) < PIECE
+        self.ended = len(data) < PIECE or self.at == self._end
         return data
 
     def at_hand(self) -> bytes:

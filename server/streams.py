@@ -25,13 +25,16 @@ async def watched(
         while True:
             pulled = asyncio.ensure_future(anext(responses, None))
             try:
-                while not pulled.done() or sure_until <= clock():
-                    await asyncio.wait([pulled], timeout=max(0.0, sure_until - clock()))
+                await asyncio.sleep(0)  # after which what is at hand is there, and need not be waited for
+                while True:
                     if stopping.is_set():
                         raise ApiError("UNAVAILABLE", STOPPING)
                     if sure_until <= clock():
                         await make_sure()
                         sure_until = clock() + EVERY
+                    if pulled.done():
+                        break
+                    await asyncio.wait([pulled], timeout=max(0.0, sure_until - clock()))
             except BaseException:
                 pulled.cancel()
                 await asyncio.gather(pulled, return_exceptions=True)
