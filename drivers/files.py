@@ -133,8 +133,8 @@ class FileObjects:
             free_bytes=there.f_bavail * there.f_frsize if there else None,
         )]  # fmt: skip
 
-    def _path(self, id: UUID) -> Path:
-        return self._folder / path(id)
+    def _path(self, id: UUID) -> str:
+        return f"{self._folder}/{path(id)}"
 
     def _probed(self) -> os.statvfs_result:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -145,7 +145,8 @@ class FileObjects:
             for name in os.listdir(self._folder / NEW):
                 if name.startswith(f"{id}."):
                     (self._folder / NEW / name).unlink(missing_ok=True)
-        self._path(id).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self._path(id))
 
     def _folders(self) -> Sequence[Path]:
         """That there may be files in: first those of what is new, so that nothing is missed that becomes whole."""
@@ -243,7 +244,7 @@ class New:
 class Reading:
     """An object that is being read, from `at` on. Its methods block, but for at_hand() and close()."""
 
-    def __init__(self, path: Path, id: UUID, start: int = 0, end: int | None = None) -> None:
+    def __init__(self, path: str, id: UUID, start: int = 0, end: int | None = None) -> None:
         self._path, self._id, self._file = path, id, -1
         self.at, self._end = start, end
         self.ended = False  # there is no need to ask for a next piece
@@ -267,7 +268,7 @@ class Reading:
         wanted = PIECE if self._end is None else max(0, min(PIECE, self._end - self.at))
         data = os.pread(self._file, wanted, self.at)
         self.at += len(data)
-        self.ended = len(data) < PIECE
+        self.ended = len(data) < PIECE or self.at == self._end
         return data
 
     def at_hand(self) -> bytes:
@@ -322,7 +323,8 @@ def room() -> Iterator[None]:
 
 
 def path(id: UUID) -> str:
-    return f"{id.hex[-2:]}/{id.hex[-3]}/{id}"
+    name = str(id)
+    return f"{name[-2:]}/{name[-3]}/{name}"
 
 
 def made(folder: Path) -> None:

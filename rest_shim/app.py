@@ -263,7 +263,7 @@ class Shim:
         metadata: Mapping[str, str], headers: dict[str, str],
     ) -> None:  # fmt: skip
         address = scope["client"][0] if scope["client"] else ""
-        if "only_head" in request.DESCRIPTOR.fields_by_name:
+        if has_heads := "only_head" in request.DESCRIPTOR.fields_by_name:
             if request.only_head:  # type: ignore[attr-defined]
                 raise invalid("only_head", "over HTTP this is the method HEAD; send that")
             request.only_head = scope["method"] == "HEAD"  # type: ignore[attr-defined]
@@ -272,9 +272,12 @@ class Shim:
             self.settings.slow_reader_seconds,
             (scope.get("extensions") or {}).get(streams.ABORT, {}).get("abort"),
         )  # fmt: skip
-        responses = self.backend.stream(endpoint.handle, streams.one(request), metadata, address, headers)
+        responses = self.backend.stream(endpoint.handle, streams.One(request), metadata, address, headers)
         if endpoint.raw:
-            sending = streams.send_raw(answer, responses, only_head=scope["method"] == "HEAD")
+            only_head = scope["method"] == "HEAD"
+            sending = streams.send_raw(answer, responses, streams.raw_headers, receive, only_head=only_head)
+            if has_heads:  # and so begins at once
+                return await sending
         else:
             sending = streams.send_events(answer, responses, endpoint.event, lambda error: body_of(error, metadata)[0])
         await streams.run(sending, answer, receive, prompt=not endpoint.raw)

@@ -6,12 +6,13 @@ the client notices. A client that leaves, or lets a part wait too long, ends the
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import structlog
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto
 from google.protobuf.message import Message
@@ -55,6 +56,12 @@ class Answer:
                 self.begun = True
                 await self._send(self._start(status, headers))
 
+    async def whole(self, headers: Headers, status: int, body: bytes) -> None:
+        """Send all there is, which is so little that the client need not take it now."""
+        self.begun = True
+        await self._send(self._start(status, headers))
+        await self._send({"type": "http.response.body", "body": body})
+
     async def part(self, body: bytes, *, last: bool = False) -> None:
         """Send a piece of the body. A client that does not take it in time is cut off."""
         try:
@@ -87,32 +94,47 @@ async def send_events(
     await answer.part(b"", last=True)
 
 
-async def send_raw(answer: Answer, responses: AsyncGenerator[Any], *, only_head: bool) -> None:
-    """The data of each google.api.HttpBody, of the type that the first one has, and with the Head that is in it.
+async def send_raw(
+    answer: Answer, responses: AsyncGenerator[Any], headers: Callable[[Any, options_pb2.Head], Headers],
+    receive: Receive, *, only_head: bool,
+) -> None:  # fmt: skip
+    """The data of each google.api.HttpBody, after what `headers` makes of the first one and the Head that is in it.
 
-    With `only_head` the call ends with the first one, and no data are sent.
+    What the first one has all of is sent without an eye on the client, and the call ends with it. With `only_head` so
+    it does always, and no data are sent.
     """
     async with aclosing(responses):
-        async for response in responses:
-            if not answer.begun:
-                content_type, head = response.content_type or OCTETS, head_of(response)
-                headers = [(b"content-type", content_type.encode("latin-1", "replace")), UNBUFFERED]
-                headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in head.headers.items()]
-                await answer.begin(headers, head.status)
-            if only_head:
-                break
-            if response.data:
-                await answer.part(response.data)
-    await answer.begin([(b"content-type", OCTETS.encode()), UNBUFFERED])
+        first = await anext(responses, None) or HttpBody()
+        head = head_of(first)
+        begin = headers(first, head)
+        if only_head or head.status == 304:
+            await answer.whole(begin, head.status, b"")
+        elif len(first.data) == int(head.headers.get("content-length", -1)):
+            await answer.whole(begin, head.status, first.data)
+        else:
+            await answer.begin(begin, head.status)
+            await run(_send_parts(answer, first.data, responses), answer, receive, prompt=False)
+
+
+async def _send_parts(answer: Answer, data: bytes, responses: AsyncGenerator[Any]) -> None:
+    if data:
+        await answer.part(data)
+    async for response in responses:
+        if response.data:
+            await answer.part(response.data)
     await answer.part(b"", last=True)
+
+
+def raw_headers(first: HttpBody, head: options_pb2.Head) -> Headers:
+    """Those of an answer that begins so."""
+    content_type = first.content_type or OCTETS
+    said = [("content-type", content_type), *head.headers.items()]
+    return [*((name.encode(), value.encode("latin-1", "replace")) for name, value in said), UNBUFFERED]
 
 
 def head_of(response: Any) -> options_pb2.Head:
     """What the first response says of how the answer begins."""
-    head = options_pb2.Head()
-    for extension in response.extensions:
-        extension.Unpack(head)
-    return head
+    return options_pb2.Head.FromString(response.extensions[0].value) if response.extensions else options_pb2.Head()
 
 
 def event_encoder(descriptor: Descriptor) -> Callable[[Any], bytes]:
@@ -142,8 +164,19 @@ def first_oneof(descriptor: Descriptor) -> str | None:
     return next((oneof.name for index, oneof in enumerate(proto.oneof_decl) if index not in optional), None)
 
 
-async def one(request: Message) -> AsyncIterator[Message]:
-    yield request
+class One:
+    """The one request of a call, as an iterator. A generator that nobody exhausts is closed in a task of its own."""
+
+    def __init__(self, request: Message) -> None:
+        self._left = [request]
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
 
 
 async def run(sending: Coroutine[Any, Any, None], answer: Answer, receive: Receive, *, prompt: bool) -> None:
@@ -160,7 +193,7 @@ async def run(sending: Coroutine[Any, Any, None], answer: Answer, receive: Recei
         await asyncio.gather(task, leaving, return_exceptions=True)
     if task.cancelled() or (error := task.exception()) is None or answer.aborted:
         return
-    if not answer.begun:
+    if not answer.begun or isinstance(error, Broken):
         raise error
     raise Broken(f"an answer broke off: {error!r}") from error
 

@@ -115,10 +115,7 @@ class Principal:
         """The tenant to act in: the one named, else the default one."""
         if not header:
             return self.default_tenant_id
-        try:
-            tenant_id = UUID(header)
-        except ValueError:
-            raise invalid("X-Tenant-ID", "this is not the id of a tenant: it wants a UUID") from None
+        tenant_id = _tenant_id(header)
         if tenant_id not in self.roles:
             raise ApiError("PERMISSION_DENIED", f"you are not a member of tenant {tenant_id}")
         return tenant_id
@@ -131,6 +128,14 @@ class AccessKey:
     secret_access_key: str
     tenant_id: UUID
     principal: Principal
+
+
+@lru_cache(256)
+def _tenant_id(header: str) -> UUID:
+    try:
+        return UUID(header)
+    except ValueError:
+        raise invalid("X-Tenant-ID", "this is not the id of a tenant: it wants a UUID") from None
 
 
 NOBODY = Principal(None, UUID(int=0), "anonymous", None, {})

@@ -95,7 +95,7 @@ class Question:
 
     def obey(self, bucket: Bucket) -> None:
         """Raise PERMISSION_DENIED if the bucket's policy denies it."""
-        if (denied := self._denied(bucket, self.actions())) is None:
+        if bucket.policy is None or (denied := self._denied(bucket, self.actions())) is None:
             return
         action, statement = denied
         text = f"{action} is denied by statement {statement.sid} of the policy of bucket {bucket.name}"

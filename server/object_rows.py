@@ -132,19 +132,11 @@ _there = B.deleted_at.is_(None)
 _OWN = sa.select(Bucket.TABLE).where(_name, _there, _tenant)
 _HELD = {False: _OWN.with_for_update(read=True, key_share=True), True: _OWN.with_for_update()}
 _NAMED = sa.select(Bucket.TABLE).where(_name, _there)
-_ALL_NAMED = sa.select(Bucket.TABLE).where(
-    B.name == sa.any_(sa.bindparam("names", type_=postgresql.ARRAY(sa.Text))), _there
-)
 _bucket = O.bucket_id == sa.bindparam("bucket_id", type_=postgresql.UUID)
 _key = O.key == sa.bindparam("key", type_=sa.Text)
 _version = O.version_id == sa.bindparam("version_id", type_=sa.Text)
 _LATEST = sa.select(Object.TABLE).where(_bucket, _key, O.is_latest)
 _VERSION = sa.select(Object.TABLE).where(_bucket, _key, _version)
-_both = sa.select(Bucket.TABLE, Object.TABLE).where(_name, _there)
-_BOTH_LATEST, _BOTH_VERSION = (
-    _both.select_from(sa.outerjoin(Bucket.TABLE, Object.TABLE, sa.and_(O.bucket_id == B.id, _key, one)))
-    for one in (O.is_latest, _version)
-)
 _locks = db.together({"whole": sa.Text, "alone": sa.Text})
 _of_bucket, _of_key = (sa.func.hashtextextended(name, 0) for name in _locks.c)
 _ALONE = sa.select(sa.func.pg_advisory_xact_lock_shared(_of_bucket), sa.func.pg_advisory_xact_lock(_of_key))
@@ -191,12 +183,6 @@ async def named_bucket(tx: Tx, name: str) -> Bucket | None:
     return await db.first(tx, Bucket, _NAMED, name=name)
 
 
-async def named_buckets(tx: Tx, names: Sequence[str]) -> list[Bucket | None]:
-    """What named_bucket() gives for each of them."""
-    found = {bucket.name: bucket for bucket in await db.rows(tx, Bucket, _ALL_NAMED, names=[*{*names}])}
-    return [found.get(name) for name in names]
-
-
 def obey(bucket: Bucket, question: "Question | None") -> None:
     """Raise PERMISSION_DENIED where the bucket has a policy that says so, or that has no question to go by."""
     if bucket.policy is None:
@@ -204,27 +190,6 @@ def obey(bucket: Bucket, question: "Question | None") -> None:
     if question is None:
         raise ApiError("PERMISSION_DENIED", f"bucket {bucket.name} has a policy, which this cannot ask")
     question.obey(bucket)
-
-
-async def readable(tx: Tx, question: "Question") -> tuple[Bucket, Object]:
-    """The bucket, and the version of an object in it that a request names, the latest without `version_id`, if the
-    caller's tenant has it or others may read it. Raises NOT_FOUND, which tells of a delete marker."""
-    request = question.request
-    both = _BOTH_VERSION if request.version_id else _BOTH_LATEST
-    found = await db.record(tx, both, name=request.bucket, key=request.key, version_id=request.version_id)
-    if found is None:
-        raise not_found("bucket", request.bucket)
-    values, cut = tuple(found.values()), len(B)
-    bucket = db.made(Bucket, dict(zip(B.keys(), values[:cut], strict=True)))
-    columns = dict(zip(O.keys(), values[cut:], strict=True))
-    row = db.made(Object, columns) if columns["id"] else None
-    if bucket.tenant_id == question.call.tenant:
-        obey(bucket, question)
-    elif not question.granted(bucket, row):
-        raise not_found("bucket", request.bucket)
-    if row is None or row.delete_marker:
-        raise absent(bucket, request.key, row)
-    return bucket, row
 
 
 def absent(bucket: Bucket, key: str, marker: Object | None = None) -> ApiError:

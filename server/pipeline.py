@@ -15,7 +15,8 @@ under way. Where that fails, each gets one of its own.
 A method that only reads gets a connection outside a transaction, and a `live` one gets none. A dry
 run (validate_only) goes through 6 and 7, and its transaction is rolled back. For a stream 1 and 4
 are made sure of again every second, and it ends with the server. A stream of requests with one
-response is admitted by the first request and read by prepare_…, before 5; the rest is as ever.
+response is admitted by the first request and read by prepare_…, before 5; the rest is as ever. Where
+a method that streams responses has a prepare_…, that may give the whole answer: a Message.
 The rules are method options in the protos (thecloud/v1/options.proto).
 """
 
@@ -125,12 +126,18 @@ class Pipeline:
         """
         call = self._call(method, metadata, address, headers, identity)
         began, outcome, first, caller = time.perf_counter(), "OK", method.request(), None
-        answered = False  # with the one response there is
+        answered = False  # with the whole answer
         try:
             async with asyncio.timeout(self.app.config.deadline_seconds):
                 first = await anext(requests, first)
                 await self._admit(call, first)
-            caller = self._opened(call)
+                caller = self._opened(call)
+                if method.prepare and method.descriptor.server_streaming:
+                    call.prepared = await method.prepare(call, first)
+            if isinstance(call.prepared, Message):
+                answered = True
+                yield call.prepared
+                return
             arguments = (first, self._validated(requests)) if method.descriptor.client_streaming else (first,)
             if call.tenant and not method.tenant_field:  # which it stays in, whatever becomes of the default one
                 call.metadata = {**metadata, "x-tenant-id": str(call.tenant)}

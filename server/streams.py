@@ -38,6 +38,8 @@ class _Watch:
 
     async def over(self, responses: AsyncGenerator[Message]) -> Message | None:
         """The next response, or None when there is none. Raises what ended the watch."""
+        if self._stopping.is_set():
+            raise ApiError("UNAVAILABLE", STOPPING)
         if self._reason:
             raise self._reason
         waiting = self._waiting = asyncio.current_task()

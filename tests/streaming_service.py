@@ -9,7 +9,7 @@ message EditRequest { string id = 1; string name = 2; bool validate_only = 3; Fi
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -107,6 +107,7 @@ class StreamService:
         self.calls: list[Any] = []
         self.requests: list[Any] = []
         self.open = 0
+        self.prepare: Callable[[Any, Any], Awaitable[Any]] | None = None  # of Download
 
     async def Watch(self, call: Any, request: Any) -> AsyncIterator[Any]:
         self.calls.append(call)
@@ -120,6 +121,9 @@ class StreamService:
             self.open -= 1
 
     WatchAsWriter = Search = Count = Download = Watch
+
+    async def prepare_Download(self, call: Any, request: Any) -> Any:
+        return await self.prepare(call, request) if self.prepare else None
 
     async def Edit(self, call: Any, request: Any) -> Any:
         self.requests.append(request)

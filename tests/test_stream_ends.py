@@ -15,7 +15,7 @@ import pytest
 from google.api.httpbody_pb2 import HttpBody
 from thecloud.v1 import identity_pb2
 
-from rest_shim.streams import one
+from rest_shim.streams import One
 from server.errors import ApiError
 from server.streams import STOPPING
 from tests.conftest import Cloud, Person, until
@@ -265,7 +265,7 @@ async def test_a_stream_that_is_closed_closes_its_method(server: Server, ada: Pe
     before = len(asyncio.all_tasks())
     for steps in ([change(1)], [change(1), forever()]):
         server.service.script = script(*steps)
-        responses = server.pipeline.stream(method, one(WatchRequest()), dict(ada.metadata), "127.0.0.1", {})
+        responses = server.pipeline.stream(method, One(WatchRequest()), dict(ada.metadata), "127.0.0.1", {})
         await anext(responses)
         assert server.service.open == 1
         if len(steps) > 1:

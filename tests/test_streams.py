@@ -232,6 +232,54 @@ async def test_raw_bytes_come_in_parts_of_the_first_ones_type(server: Server, ap
     assert server.service.requests[0].topic == "a"
 
 
+async def test_what_is_prepared_is_the_whole_answer(server: Server, api: httpx.AsyncClient) -> None:
+    async def prepare(call: Any, request: Any) -> Any:
+        body = HttpBody(content_type="text/plain", data=b"all of it")
+        body.extensions.add().Pack(options_pb2.Head(headers={"content-length": "9", "etag": '"1"'}))
+        return body
+
+    server.service.prepare = prepare
+    server.service.script = script(RuntimeError("the method was called"))
+    reply = await api.get("/download/a")
+    assert (reply.status_code, reply.text, reply.headers["etag"]) == (200, "all of it", '"1"')
+    assert (reply.headers["content-length"], "transfer-encoding" in reply.headers) == ("9", False)
+    assert server.service.requests == []
+    assert not server.pipeline.streams
+
+
+async def test_what_a_stream_has_prepared_it_goes_on_with(server: Server, api: httpx.AsyncClient) -> None:
+    async def prepare(call: Any, request: Any) -> Any:
+        return f"about {request.topic}"
+
+    async def responses(call: Any, request: Any) -> AsyncIterator[Any]:
+        yield HttpBody(content_type="text/plain", data=call.prepared.encode())
+
+    server.service.prepare, server.service.script = prepare, responses
+    assert (await api.get("/download/a")).text == "about a"
+
+
+async def test_a_stream_that_cannot_be_prepared_is_refused(server: Server, api: httpx.AsyncClient) -> None:
+    async def prepare(call: Any, request: Any) -> Any:
+        raise ApiError("NOT_FOUND", "there is no such topic")
+
+    server.service.prepare = prepare
+    assert (await api.get("/download/a")).status_code == 404
+    assert not server.pipeline.streams
+
+
+async def test_a_stream_is_prepared_before_the_deadline(cloud: Cloud) -> None:
+    async with running(cloud, deadline_seconds=0.1) as server:
+        person = await cloud.person()
+
+        async def prepare(call: Any, request: Any) -> Any:
+            await forever().wait()
+
+        server.service.prepare = prepare
+        async with httpx.AsyncClient(base_url=f"http://{server.http}", headers={"x-api-key": person.key}) as client:
+            assert (await client.get("/download/a")).status_code == 504
+        assert not server.pipeline.streams
+
+
 async def test_raw_bytes_break_off_at_an_error(server: Server, api: httpx.AsyncClient) -> None:
     server.service.script = script(HttpBody(data=b"a"), ApiError("INTERNAL", "no more"))
     async with api.stream("GET", "/download/a") as reply:

@@ -124,8 +124,7 @@ class Front:
                 resource = f"/{hosted}{raw_path}" if hosted else raw_path
                 signature_v2.verify(claim, secret, request.method, resource, request.pairs, headers)
             else:
-                signature.verify(claim, secret, request.method, raw_path, request.pairs, headers)
-                key = signature.signing_key(secret, claim.date, claim.region)
+                key = signature.verify(claim, secret, request.method, raw_path, request.pairs, headers)
             request.metadata["x-tenant-id"] = request.owner
             if (
                 isinstance(claim, signature_v2.Claim) or claim.presigned

@@ -1,15 +1,15 @@
 """Objects: stored, sent, copied and deleted, with what is told along with them."""
 
 import re
-from collections.abc import AsyncGenerator, MutableMapping
-from contextlib import aclosing, suppress
+from collections.abc import MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
-from thecloud.v1 import objects_pb2, storage_pb2
+from google.api.httpbody_pb2 import HttpBody
+from thecloud.v1 import objects_pb2, options_pb2, storage_pb2
 
 from rest_shim import streams
-from rest_shim.streams import ABORT, head_of, one
+from rest_shim.streams import ABORT, Headers, One
 from server.errors import REASONS, ApiError
 from server.object_downloads import disposition
 from server.s3 import buckets, checksums, errors, uploads, xml
@@ -24,6 +24,7 @@ OVERRIDES = {
     )
 }  # fmt: skip
 CONDITIONS = ("if_match", "if_none_match", "if_modified_since", "if_unmodified_since")
+ASKED = {name.replace("_", "-"): name for name in (*CONDITIONS, "range", "if_range")}
 ATTRIBUTES = ("ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize")
 
 
@@ -65,15 +66,12 @@ async def get_object(request: Request) -> None:
     if mode := headers.get("x-amz-checksum-mode"):
         request.metadata["x-amz-checksum-mode"] = mode
     message = storage_pb2.DownloadObjectRequest(
-        bucket=request.bucket, key=request.key, version_id=query.get("versionId", ""), range=headers.get("range", ""),
-        if_match=headers.get("if-match", ""), if_none_match=headers.get("if-none-match", ""),
-        if_modified_since=headers.get("if-modified-since", ""), if_range=headers.get("if-range", ""),
-        if_unmodified_since=headers.get("if-unmodified-since", ""), part_number=part_number(request, default=0),
-        only_head=only_head,
+        bucket=request.bucket, key=request.key, version_id=query.get("versionId"), only_head=only_head,
+        part_number=part_number(request, default=0) if "partNumber" in query else 0,
+        **{field: headers[name] for name, field in ASKED.items() if name in headers},
     )  # fmt: skip
-    async with aclosing(request.stream("StorageService/DownloadObject", one(message))) as responses:
-        first = await anext(responses)
-        head = head_of(first)
+
+    def begin(first: HttpBody, head: options_pb2.Head) -> Headers:
         sent = {"content-type": first.content_type, **head.headers}
         if sent.get("content-disposition") == disposition(request.key):
             del sent["content-disposition"]  # which is that of the documented API, and not the object's own
@@ -81,34 +79,16 @@ async def get_object(request: Request) -> None:
             sent = {name: value for name, value in sent.items() if not name.startswith("x-amz-checksum-")}
         if head.status != 304:
             sent |= overrides
-        begin = {"type": "http.response.start", "status": head.status,
-                 "headers": encoded([*sent.items(), *request.more])}  # fmt: skip
-        if only_head or head.status == 304 or len(first.data) == int(sent["content-length"]):
-            await request.send(begin)
-            await request.send({"type": "http.response.body", "body": first.data})
-            with suppress(ApiError):  # it is answered
-                async for _ in responses:  # there are none, and so the call has ended well
-                    pass
-        else:
-            await _send_pieces(request, begin, first.data, responses)
+        return encoded([*sent.items(), *request.more])
 
-
-async def _send_pieces(
-    request: Request, begin: MutableMapping[str, Any], data: bytes, responses: AsyncGenerator[Any]
-) -> None:
-    """Send what comes in several pieces, as long as the client takes them."""
     abort = (request.scope.get("extensions") or {}).get(ABORT, {}).get("abort")
-    seconds = request.front.app.config.slow_reader_seconds
-    answer = streams.Answer(request.send, lambda status, headers: begin, seconds, abort)
+    answer = streams.Answer(request.send, _start, request.front.app.config.slow_reader_seconds, abort)
+    responses = request.stream("StorageService/DownloadObject", One(message))
+    await streams.send_raw(answer, responses, begin, request.receive, only_head=only_head)
 
-    async def sending() -> None:
-        await answer.begin([])
-        await answer.part(data)
-        async for response in responses:
-            await answer.part(response.data)
-        await answer.part(b"", last=True)
 
-    await streams.run(sending(), answer, request.receive, prompt=False)
+def _start(status: int, headers: Headers) -> MutableMapping[str, Any]:
+    return {"type": "http.response.start", "status": status, "headers": headers}
 
 
 def part_number(request: Request, *, default: int | None = None) -> int:

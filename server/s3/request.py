@@ -227,6 +227,6 @@ def http_date(moment: Any) -> str:
 def encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     """Headers as they are sent. A line break in a value would begin another header."""
     return [
-        (name.encode("latin-1"), (CONTROL.sub(" ", value) if CONTROL.search(value) else value).encode())
+        (name.encode("latin-1"), (value if value.isprintable() else CONTROL.sub(" ", value)).encode())
         for name, value in headers
     ]

@@ -30,7 +30,7 @@ PLAIN_PATH = re.compile(r"[A-Za-z0-9/\-_.~]*")
 SPACES = re.compile(" {2,}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claim:
     """Whose a request says that it is."""
 
@@ -131,8 +131,8 @@ def _claim(
 
 def verify(
     claim: Claim, secret: str, method: str, raw_path: str, pairs: Sequence[tuple[str, str]], headers: Mapping[str, str]
-) -> None:
-    """Raise S3Error unless the request was signed with this secret. `pairs`: the query, decoded."""
+) -> bytes:
+    """The key it was signed with. Raises S3Error unless that is of this secret. `pairs`: the query, decoded."""
     signed = {*claim.signed_headers}
     for name in headers:
         if name.startswith("x-amz-") and name not in signed:
@@ -142,7 +142,7 @@ def verify(
     for path in {canonical_path(raw_path): None, raw_path: None}:
         made = sign(key, said(claim, canonical_request(claim, method, path, pairs, headers)))
         if hmac.compare_digest(made, claim.signature):
-            return
+            return key
     raise S3Error("SignatureDoesNotMatch", "the signature is not that of this request with the secret key; check the "
                                            "key, and how it is signed")  # fmt: skip
 
@@ -184,6 +184,8 @@ def canonical_path(raw_path: str) -> str:
 
 def canonical_query(pairs: Sequence[tuple[str, str]]) -> str:
     """The query in order, but for the signature itself."""
+    if not pairs:
+        return ""
     encoded = sorted([
         (quote(name, safe=UNRESERVED), quote(value, safe=UNRESERVED))
         for name, value in pairs if name != "X-Amz-Signature"

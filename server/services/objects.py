@@ -27,6 +27,7 @@ from server.bucket_access import Question
 from server.call import Call
 from server.errors import ApiError, invalid
 from server.object_lists import Asked
+from server.object_lookups import readable
 from server.object_rows import (
     Bucket,
     Object,
@@ -200,7 +201,7 @@ class ObjectService:
 
     async def GetObject(self, call: Call, request: pb.GetObjectRequest) -> storage_pb2.Object:
         question = Question(call, request)
-        bucket, row = await object_rows.readable(call.tx, question)
+        bucket, row = await readable(call.tx, question)
         found = shown_whole(row)
         if not question.shows(bucket, "s3:GetObjectTagging"):
             found.ClearField("tags")
@@ -214,7 +215,7 @@ class ObjectService:
         if not await bucket_access.may_read(self.app, call, wanted):
             raise denied("storage:read", f"object:{request.source_bucket}/{request.source_key}")
         async with self.app.db.reading() as tx:
-            _, row = await object_rows.readable(tx, Question(call, wanted))
+            _, row = await readable(tx, Question(call, wanted))
         object_uploads.need_here(self.app, row)
         if object_downloads.unchanged(row, request, "source_"):
             raise object_downloads.changed(row)

@@ -21,6 +21,8 @@ from server import auth, bucket_access, object_rows
 from server.bucket_access import Question
 from server.call import Call
 from server.errors import ApiError
+from server.object_downloads import Plan
+from server.object_rows import Object
 from server.object_uploads import Received
 from server.services.storage import StorageService
 
@@ -58,10 +60,16 @@ class PresignService:
             method=method, expires_at=datetime.fromtimestamp(until, UTC).isoformat().replace("+00:00", "Z"),
         )  # fmt: skip
 
+    async def prepare_DownloadPresigned(
+        self, call: Call, request: pb.DownloadPresignedRequest
+    ) -> HttpBody | tuple[Object, Plan]:
+        wanted = _alike(storage_pb2.DownloadObjectRequest, request)
+        await self._stand_in(call, self._claims("GET", request), wanted)
+        return await self.storage.prepare_DownloadObject(call, wanted)
+
     async def DownloadPresigned(self, call: Call, request: pb.DownloadPresignedRequest) -> AsyncIterator[HttpBody]:
         wanted = _alike(storage_pb2.DownloadObjectRequest, request)
         claims = self._claims("GET", request)
-        await self._stand_in(call, claims, wanted)
         sure_until = time.monotonic() + SURE
         async with aclosing(self.storage.DownloadObject(call, wanted)) as pieces:
             async for piece in pieces:

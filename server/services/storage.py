@@ -34,9 +34,9 @@ from server.bucket_access import Question
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid, not_found
-from server.groups import Groups
 from server.object_downloads import PIECE, Plan, Unsatisfiable, described, plan
 from server.object_lists import Asked
+from server.object_lookups import ObjectLookups
 from server.object_rows import (
     USAGE,
     B,
@@ -91,8 +91,7 @@ rating.metered("object", category="storage", size=lambda state: ("standard", Dec
 
 class StorageService(MultipartUploads):
     def __init__(self, app: "App") -> None:
-        self.app = app
-        self._buckets = Groups(self._named)
+        self.app, self._lookups = app, ObjectLookups(app.db, app.config.deadline_seconds)
 
     async def admits(self, call: Call, request: Any) -> bool:
         return await bucket_access.admits(self.app, call, request)
@@ -155,7 +154,7 @@ class StorageService(MultipartUploads):
         if not first.key or "\0" in first.key:
             raise invalid("key", "this wants 1 to 1,024 bytes, and none of them zero")
         object_rows.told(first.properties, first.tags)
-        bucket = await self._buckets.join(None, first.bucket)
+        bucket = await self._lookups.bucket(first.bucket)
         if bucket is None or bucket.tenant_id != call.tenant_id:
             raise not_found("bucket", first.bucket)
         obey(bucket, Question(call, first))
@@ -189,20 +188,35 @@ class StorageService(MultipartUploads):
             ))  # fmt: skip
         return [shown(row) for row in await object_versions.add(*puts)]
 
-    async def DownloadObject(self, call: Call, request: pb.DownloadObjectRequest) -> AsyncGenerator[HttpBody]:
+    async def prepare_DownloadObject(
+        self, call: Call, request: pb.DownloadObjectRequest
+    ) -> HttpBody | tuple[Object, Plan]:
+        """The whole answer where that is one piece, else what to send and how."""
         if request.part_number and request.range:
             raise invalid("part_number", "ask for a part or for a range")
-        for attempt in range(1, TRIES + 1):
+        for _ in range(TRIES):
             row, planned = await self._look_up(call, request)
-            if request.only_head:
-                yield planned.head(b"")
-                return
+            if request.only_head or planned.start == planned.end:
+                return planned.head(b"")
+            if planned.end - planned.start > PIECE:
+                return row, planned
+            try:
+                async with aclosing(object_encryption.plain(self.app, row, planned.start, planned.end)) as pieces:
+                    data = b"".join([piece async for piece in pieces])
+            except LookupError:  # it was overwritten since we looked
+                continue
+            planned.check(row, len(data))
+            return planned.head(data)
+        raise object_encryption.damaged(row.id)
+
+    async def DownloadObject(self, call: Call, request: pb.DownloadObjectRequest) -> AsyncGenerator[HttpBody]:
+        row, planned = call.prepared
+        for _ in range(TRIES):
             async with aclosing(object_encryption.plain(self.app, row, planned.start, planned.end)) as pieces:
                 try:
                     piece = await anext(pieces, b"") if planned.end > planned.start else b""
                 except LookupError:  # it was overwritten since we looked
-                    if attempt == TRIES:
-                        raise object_encryption.damaged(row.id) from None
+                    row, planned = await self._look_up(call, request)
                     continue
                 sent = len(piece)
                 yield planned.head(piece[:PIECE])
@@ -211,9 +225,9 @@ class StorageService(MultipartUploads):
                         yield HttpBody(data=piece[at : at + PIECE])
                     piece = await anext(pieces, b"")
                     sent += len(piece)
-            if sent != planned.end - planned.start:
-                raise RuntimeError(f"of blob {row.id} there are {sent} bytes of {planned.end - planned.start}")
+            planned.check(row, sent)
             return
+        raise object_encryption.damaged(row.id)
 
     async def DeleteObject(self, call: Call, request: pb.DeleteObjectRequest) -> Empty:
         bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
@@ -279,15 +293,13 @@ class StorageService(MultipartUploads):
         bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         return await storage_rules.preview(call, bucket, request)
 
-    async def _named(self, names: Sequence[str]) -> list[Bucket | None]:
-        async with self.app.db.reading() as tx:
-            return await object_rows.named_buckets(tx, names)
-
     async def _look_up(self, call: Call, request: pb.DownloadObjectRequest) -> tuple[Object, Plan]:
         """What is to be sent, and how."""
-        async with self.app.db.reading() as tx:
-            bucket, row = await object_rows.readable(tx, Question(call, request))
-            sizes = await object_rows.sizes(tx, row) if request.part_number else ()
+        bucket, row = await self._lookups.readable(Question(call, request))
+        sizes: Sequence[int] = ()
+        if request.part_number:
+            async with self.app.db.reading() as tx:
+                sizes = await object_rows.sizes(tx, row)
         object_uploads.need_here(self.app, row)
         checksums = call.metadata.get("x-amz-checksum-mode", "").upper() == "ENABLED"
         more = described(row, versions=bucket.versioning != "OFF", checksums=checksums)
