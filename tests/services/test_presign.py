@@ -181,6 +181,7 @@ async def test_uploads_stay_within_the_makers_quota(
     await bucket(ada)
     url = await address(ada, "assets/a", method="PUT")
     monkeypatch.setattr(object_uploads, "GIB", 4)
+    monkeypatch.setattr(object_uploads, "LOOK", 0)
     await cloud.value("insert into quotas values ($1, 'object_gb', 1)", ada.tenant_id)
     reply = await cloud.anonymous.put(url, content=b"hello")
     assert reply.json()["error"]["code"] == "QUOTA_EXCEEDED", reply.text
