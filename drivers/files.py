@@ -169,8 +169,9 @@ class New:
     """An object that is not whole. Its methods block, but for close()."""
 
     def __init__(self, folder: Path, id: UUID) -> None:
-        self._folder, self._id = folder, id
-        self._path = folder / NEW / f"{id}.{PROCESS}-{next(NUMBERS)}"
+        self._folder = folder
+        self._path = f"{folder}/{NEW}/{id}.{PROCESS}-{next(NUMBERS)}"
+        self._target = f"{folder}/{path(id)}"
         self._file = -1
         self._written = 0
         self._hashes = Hashes()
@@ -196,19 +197,20 @@ class New:
     def finish(self, last: bytes) -> Stored:
         """Add the last of it, and have it in its place, on the disk."""
         self.append(last)
-        target = self._folder / path(self._id)
         with room():
             try:
-                os.rename(self._path, target)
+                os.rename(self._path, self._target)
             except FileNotFoundError:
-                fanned(target.parent.parent)
-                os.rename(self._path, target)
+                fanned(Path(self._target).parents[1])
+                os.rename(self._path, self._target)
+            self._path = self._target
             os.fsync(self._file)  # after the rename, which a journal then has too: what follows has nothing to wait for
-            synced(target.parent)
+            synced(os.path.dirname(self._path))
         return self._hashes.stored()
 
     def remove(self) -> None:
-        self._path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
 
     def close(self) -> None:
         if self._file >= 0:
@@ -223,7 +225,7 @@ class New:
             try:
                 self._file = os.open(self._path, flags, 0o600)
             except FileNotFoundError:
-                made(self._path.parent)
+                made(self._folder / NEW)
                 self._file = os.open(self._path, flags, 0o600)
 
     def _write(self, data: bytes) -> None:
@@ -343,7 +345,7 @@ def fanned(folder: Path) -> None:
     synced(folder)
 
 
-def synced(folder: Path) -> None:
+def synced(folder: Path | str) -> None:
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(file)

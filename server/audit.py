@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import orjson
 import sqlalchemy as sa
@@ -98,7 +98,7 @@ class Said:
         if len(text := orjson.dumps(said, option=orjson.OPT_UTC_Z)) > LARGEST:
             text = orjson.dumps(self.details | {"too_large": "the change log has what became of the resource"})
         return self.columns | {
-            "id": uuid4(), "created_at": datetime.now(UTC), "tenant_id": self.tenant_id, "resource_type": kind,
+            "id": db.new_id(), "created_at": datetime.now(UTC), "tenant_id": self.tenant_id, "resource_type": kind,
             "resource_id": clean(id), "details": text.decode(),
         }  # fmt: skip
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -75,7 +75,7 @@ async def receive(
     """Store what comes in `data` of these requests, for this bucket. Raises, and keeps nothing, when it is not what
     `content_sha256` and `content_md5` of the first one and `checksum_value` of the last one say, or more than may be.
     """
-    id, beginning = uuid4(), bytearray()
+    id, beginning = db.new_id(), bytearray()
     checksum = Running(algorithm or first.checksum_algorithm, first.checksum_value)
     md5 = decoded("content_md5", first.content_md5, 16).hex() if first.content_md5 else ""
     sent = _pieces(app, bucket.tenant_id, first, more, beginning, checksum)
@@ -105,7 +105,7 @@ async def copy(
 ) -> Received:  # fmt: skip
     """Store these bytes of an object anew, for this bucket; of all of it the store makes a copy itself, if there is no
     encryption. Raises UNAVAILABLE when the object has just gone."""
-    id, checksum = uuid4(), Running(algorithm)
+    id, checksum = db.new_id(), Running(algorithm)
     need_room(app, end - start)
     standing, left = await _left(app, bucket.tenant_id)
     if end - start > left:
