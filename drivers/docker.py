@@ -33,6 +33,7 @@ from drivers.contracts import (
 )
 from drivers.docker_archives import Archives
 from drivers.docker_container import NETWORK, container, inspected, limits, name, seen, size
+from drivers.docker_guard import keep_from_link_local
 from drivers.docker_images import REPOSITORY, Images, reference
 from drivers.docker_logs import TAIL_BYTES, TAILS, Piece, Position, Taking, frames, pieces, since, within
 from drivers.docker_stats import interfaces, use
@@ -277,7 +278,7 @@ class DockerCompute:
                 return True
 
     async def _ensure_network(self) -> None:
-        """Have the bridge there that all instances share and none reaches another on.
+        """Have the bridge there that all instances share and none reaches another on, nor link-local addresses.
 
         The engine lets any number of networks take one name, but only one take a bridge: that decides who makes it.
         """
@@ -297,6 +298,7 @@ class DockerCompute:
                     await asyncio.sleep(0.05)
         if there["Options"].get(ICC) != "false":
             raise RuntimeError(f"on the network {NETWORK} instances reach each other; remove it, and it is made anew")
+        await asyncio.to_thread(keep_from_link_local, BRIDGE)
 
     async def _network(self) -> dict[str, Any] | None:
         try:

@@ -7,7 +7,7 @@ import json
 import socket
 import tarfile
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -17,11 +17,13 @@ from aiodocker import Docker, DockerError
 from aiohttp import web
 
 from drivers.contracts import InstanceSpec, PortBinding, Refused, hostname
-from drivers.docker import DockerCompute
+from drivers.docker import BRIDGE, DockerCompute
 from drivers.docker_container import name
 from drivers.docker_images import reference
+from drivers.linux_kernel import nft
 from server import image_formats, images
 from tests.drivers.contract import ComputeContract, free_port, read_until, settled, shell, until
+from tests.drivers.wires import Wires, ip
 from tests.engines import require
 
 IMAGE = "busybox"
@@ -188,6 +190,36 @@ class TestDockerCompute(ComputeContract):
         assert code != 0
         code, _ = await run_in(engine, other.id, "ping", "-c", "1", "-W", "1", str(server.private_ip))
         assert code != 0
+
+    async def test_instances_do_not_reach_link_local_addresses(
+        self, driver: DockerCompute, engine: Docker, spec: InstanceSpec
+    ) -> None:
+        """Of the host, nor beyond it; and both are there to be reached, but for the guard."""
+        require("nftables")
+        with ExitStack() as stack:
+            box, link = Wires(stack).box(), f"t{uuid4().hex[:8]}"
+            ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", Path(box.path).name)
+            stack.callback(ip, "link", "delete", link)
+            ip("address", "add", "169.254.77.1/30", "dev", link)
+            ip("link", "set", link, "up")
+            for what in (
+                "address add 169.254.77.2/30 dev eth0",
+                "link set eth0 up",
+                "route add default via 169.254.77.1",
+            ):
+                ip("-n", Path(box.path).name, *what.split())
+            await settled(driver, spec)
+
+            async def reached() -> list[bool]:
+                found = [await run_in(engine, spec.id, "ping", "-c", "1", "-W", "1", f"169.254.77.{n}") for n in (1, 2)]
+                return [code == 0 for code, _ in found]
+
+            assert await reached() == [False, False]
+            nft(f"delete table inet {BRIDGE}_guard")
+            assert await reached() == [True, True]
+            await driver.apply(replace(spec, power="STOPPED"))
+            await settled(driver, spec)
+            assert await reached() == [False, False]
 
     async def test_a_network_that_went_missing_is_made_again_once(
         self, driver: DockerCompute, engine: Docker, spec: InstanceSpec, other: InstanceSpec
