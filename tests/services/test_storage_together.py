@@ -93,8 +93,8 @@ async def test_who_leaves_meanwhile_harms_nobody(cloud: Cloud, ada: Person) -> N
     for task in tasks[::3]:
         task.cancel()
     done = await asyncio.gather(*tasks, return_exceptions=True)
-    there = {each["key"] for each in done if isinstance(each, dict)}
-    assert len(there) == 13 and there <= {*await keys(ada)}
+    assert all(isinstance(each, dict) for number, each in enumerate(done) if number % 3)
+    assert {each["key"] for each in done if isinstance(each, dict)} <= {*await keys(ada)}
 
 
 async def test_a_lost_database_is_told_and_not_tried_again(cloud: Cloud, ada: Person, monkeypatch: Any) -> None:
@@ -104,6 +104,7 @@ async def test_a_lost_database_is_told_and_not_tried_again(cloud: Cloud, ada: Pe
 
     async def lost(self: Any, group: Any) -> Any:
         tried.append(len(group))
+        await asyncio.sleep(0.1)  # in which the others come
         raise ConnectionResetError("the server closed the connection")
 
     with monkeypatch.context() as patched:
