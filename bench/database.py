@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from bench import cloud
 from bench.cloud import Prepared
 from bench.figure import figure
-from server import auth, db
+from server import auth, db, pages
 from server.auth import _OWNER_OF
 from server.db import Database, Tx
 from server.instances import Instance
@@ -69,7 +69,7 @@ def ours(tx: Tx, prepared: Prepared) -> Read:
 def as_rows(tx: Tx, prepared: Prepared) -> Read:
     async def read() -> int:
         await db.record(tx, _OWNER_OF, hash=auth.digest(prepared.key))
-        rows, _ = await db.page(
+        rows, _ = await pages.page(
             tx, Instance, instances._listed, size=0, token="", tenant_id=prepared.tenant_id, pairs={}, keys=[]
         )
         return len(rows)

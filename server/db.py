@@ -7,7 +7,6 @@ execution costs three times as much (bench/README.md).
 """
 
 import asyncio
-import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
@@ -30,7 +29,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.sql.base import Executable
 
 from server.errors import ApiError, invalid, not_found
-from server.messages import EPOCH, builder
+from server.messages import builder
 
 METADATA = sa.MetaData()
 MOST = 1000  # rows of one page
@@ -412,48 +411,6 @@ def _delete(cls: type[Row]) -> Executable:
     return sa.delete(cls.TABLE).where(cls.TABLE.c.id == sa.bindparam("id"))
 
 
-async def page(
-    tx: Tx, cls: type[R], where: sa.ColumnElement[bool], *, size: int, token: str, **values: object
-) -> tuple[list[R], str]:
-    """Rows newest first, and the token of the next page ("" on the last).
-
-    `where` is a constant with bindparams, so that its statement is built once.
-    """
-    size = min(size or MOST, MOST)
-    if token:
-        values["page_at"], values["page_id"] = read_token(token)
-    statement = newest_first(cls, where, bool(token))  # type: ignore[arg-type]
-    found = await rows(tx, cls, statement, page_limit=size + 1, **values)
-    last = found[size - 1] if len(found) > size else None
-    return found[:size], page_token(last.created_at, last.id) if last else ""
-
-
-@cache
-def newest_first(cls: type[Row], where: sa.ColumnElement[bool], later: bool) -> sa.Select[Any]:
-    """The statement of page(). `later`: of a page that follows on another."""
-    columns = cls.TABLE.c
-    statement = sa.select(cls.TABLE).where(where)
-    if later:
-        last = sa.tuple_(sa.bindparam("page_at", type_=columns.created_at.type),
-                         sa.bindparam("page_id", type_=columns.id.type))  # fmt: skip
-        statement = statement.where(sa.tuple_(columns.created_at, columns.id) < last)
-    order = (columns.created_at.desc(), columns.id.desc())
-    return statement.order_by(*order).limit(sa.bindparam("page_limit", type_=sa.Integer))
-
-
-def page_token(at: datetime, id: UUID) -> str:
-    """The token of the page that follows on what is of this moment and has this id."""
-    return base64.urlsafe_b64encode(f"{at.timestamp() * 1e6:.0f} {id.hex}".encode()).decode()
-
-
-def read_token(token: str) -> tuple[datetime, UUID]:
-    try:
-        at, id = base64.urlsafe_b64decode(token).decode().split()
-        return EPOCH + timedelta(microseconds=int(at)), UUID(id)
-    except (ValueError, OverflowError):
-        raise invalid("page_token", "this is not a page token of this list; leave it out to start anew") from None
-
-
 def given(name: str, kind: Any, condition: Callable[[Any], sa.ColumnElement[bool]]) -> sa.ColumnElement[bool]:
     """A condition on a bind parameter that may be null: then there is none."""
     parameter = sa.bindparam(name, type_=kind)
@@ -479,18 +436,3 @@ def masked(request: Any, *names: str) -> dict[str, Any]:
     if fixed:
         raise invalid("update_mask", f"cannot change {', '.join(sorted(fixed))}; it takes {', '.join(names)}")
     return {name: getattr(request, name) for name in names if name in request.update_mask.paths}
-
-
-def violated(error: asyncpg.PostgresError) -> ApiError | None:
-    """What a statement that the database turned down says to the caller; None when it is not the caller's doing."""
-    match error:
-        case asyncpg.UniqueViolationError() | asyncpg.ExclusionViolationError():
-            return ApiError("ALREADY_EXISTS", f"it is there already ({error.constraint_name})")
-        case asyncpg.ForeignKeyViolationError():
-            return ApiError("IN_USE", f"something else refers to it ({error.constraint_name})")
-        case asyncpg.CheckViolationError():
-            return invalid("", f"the values break the rule {error.constraint_name}")
-        case asyncpg.CharacterNotInRepertoireError() | asyncpg.UntranslatableCharacterError():
-            return invalid("", "text must not contain the zero character")
-    sent_by_server = getattr(error, "severity", None)
-    return invalid("", str(error)) if isinstance(error, asyncpg.DataError) and sent_by_server else None

@@ -15,7 +15,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from server import db
+from server import db, pages
 from server.db import Tx
 from server.object_messages import LISTED, moment
 from server.object_rows import O, Object, Upload, beyond
@@ -140,18 +140,18 @@ async def uploads(tx: Tx, asked: Asked) -> Page:
 async def newest(
     tx: Tx, where: sa.ColumnElement[bool], *, size: int, token: str, **values: object
 ) -> tuple[list[Any], str]:  # fmt: skip
-    """What db.page() does, but as records of LISTED."""
+    """What pages.page() does, but as records of LISTED."""
     size = min(size or db.MOST, db.MOST)
     if token:
-        values["page_at"], values["page_id"] = db.read_token(token)
+        values["page_at"], values["page_id"] = pages.read_token(token)
     found = await db.records(tx, _newest(where, bool(token)), page_limit=size + 1, **values)
     last = found[size - 1] if len(found) > size else None
-    return found[:size], db.page_token(moment(last["created_at_us"]), UUID(last["id"])) if last else ""
+    return found[:size], pages.page_token(moment(last["created_at_us"]), UUID(last["id"])) if last else ""
 
 
 @cache
 def _newest(where: sa.ColumnElement[bool], later: bool) -> sa.Select[Any]:
-    return db.newest_first(Object, where, later).with_only_columns(*LISTED)
+    return pages.newest_first(Object, where, later).with_only_columns(*LISTED)
 
 
 async def _page(tx: Tx, statement: sa.Select[Any], asked: Asked) -> Page:

@@ -9,8 +9,7 @@
   7. quota, budget     rule.quota
   8. audit             rule.audit; a refused or failed call is recorded too
 
-A method with a together_… does several calls of a tenant in one transaction: those that came while the one before was
-under way. Where that fails, each gets one of its own.
+5 to 8 are in server/transactions.py.
 
 A method that only reads gets a connection outside a transaction, and a `live` one gets none. A dry
 run (validate_only) goes through 6 and 7, and its transaction is rolled back. For a stream 1 and 4
@@ -24,28 +23,27 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-import asyncpg
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from thecloud.v1 import options_pb2
 
-from server import audit, auth, budgets, db, idempotency, quota, ratelimit, rating
+from server import audit, auth, db, idempotency, ratelimit
 from server.auth import NOBODY, AccessKey
 from server.call import Call, Identity, Method, identified
 from server.errors import ApiError, invalid, not_found, rate_limited
 from server.failures import to_api_error
-from server.groups import Groups
 from server.log import REQUEST_ID, new_request_id
 from server.metrics import CALLS
 from server.resources import Resource
 from server.streams import STOPPING, watched
+from server.transactions import Transactions
 from server.validation import validate
 
 if TYPE_CHECKING:
@@ -54,8 +52,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 REQUEST_ID_FORM = re.compile(r"[\x21-\x7e]{1,128}")
 T = TypeVar("T")
-TRIES = 3  # of a transaction that the database ended because of another one
-UNDONE = (ApiError, asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)  # after these nothing is committed
 FAILED_KEYS_A_MINUTE = 300  # of one address, in one process
 
 
@@ -71,7 +67,7 @@ class Pipeline:
             for service, implementation in services.values()
             for method in (Method(each, implementation) for each in service.methods)
         }
-        self.groups = Groups(self._commit_together)
+        self.transactions = Transactions(app.db)
         self.proxies = frozenset(app.config.trusted_proxies.split(",")) - {""}
 
     def method(self, full_name: str) -> Method:
@@ -97,8 +93,7 @@ class Pipeline:
                 if method.live:
                     response: Message = await method.function(call, request)
                 elif method.audit:
-                    act = self._rehearse if getattr(request, "validate_only", False) else self._mutate
-                    response = await self._perform(call, request, act)
+                    response = await self.transactions.perform(call, request)
                 else:
                     async with self.app.db.reading() as call.tx:
                         response = await method.function(call, request)
@@ -147,7 +142,7 @@ class Pipeline:
                 async with aclosing(watched(sent, self.app.stopping, make_sure)) as more:
                     before = await self._prepare(call, first, more)
                 async with asyncio.timeout(self.app.config.deadline_seconds):
-                    answer = before or await self._perform(call, first, self._mutate)
+                    answer = before or await self.transactions.perform(call, first)
                 answered = True
                 yield answer
             else:
@@ -328,100 +323,6 @@ class Pipeline:
             call.headers["idempotency-replayed"] = "true"
             return before
 
-    async def _perform(self, call: Call, request: Message, act: "Act") -> Message:
-        """Steps 5 to 8, in one transaction. One that loses a deadlock is begun again."""
-        try:
-            if call.method.together and act == self._mutate and "idempotency-key" not in call.metadata:
-                response = await self.groups.join((call.method, call.tenant), (call, request))
-            else:
-                response = await self._commit(call, partial(act, call, request))
-        except ApiError:  # after which nothing is committed for sure
-            await self._undo(call)
-            raise
-        if "idempotency-replayed" in call.headers:
-            await self._undo(call)
-        return response
-
-    async def _undo(self, call: Call) -> None:
-        """Take back what was prepared in vain. Where that fails, it is the sweepers' to find."""
-        if call.undo:
-            try:
-                await call.undo()
-            except Exception as exception:
-                log.warning("undo_failed", rpc=call.method.full_name, error=repr(exception))
-
-    async def _commit(self, call: Call, act: Callable[[], Awaitable[T]]) -> T:
-        for attempt in range(1, TRIES + 1):
-            try:
-                async with self.app.db.transaction(call.principal.email, call.request_id) as call.tx:
-                    return await act()
-            except _RolledBack as ended:
-                return ended.response  # type: ignore[return-value]
-            except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError):
-                if attempt == TRIES:
-                    raise ApiError("UNAVAILABLE", "too many changes at once; try again") from None
-        raise AssertionError("unreachable")
-
-    async def _commit_together(self, group: Sequence["Sent"]) -> Sequence[Message | Exception]:
-        """The response to each of these calls of one method and tenant, or what is wrong with it."""
-        (first, _), *others = group
-        try:
-            return await self._commit(first, partial(self._mutate_together, group))
-        except Exception as error:
-            if not others or not isinstance(error, UNDONE):
-                return [error for _ in group]
-        return [each for one in group for each in await self._commit_together([one])]
-
-    async def _mutate_together(self, group: Sequence["Sent"]) -> Sequence[Message]:
-        calls, requests = zip(*group, strict=True)
-        first, *others = calls
-        for call in others:
-            call.tx = first.tx.part(call.principal.email, call.request_id)
-        async with self._within_quotas(first):
-            responses = await first.method.together(calls, requests)
-        for call, request, response in zip(calls, requests, responses, strict=True):
-            self._record(call, request, response)
-        return responses  # type: ignore[no-any-return]
-
-    async def _rehearse(self, call: Call, request: Message) -> Message:
-        """The response there would be, without its secrets, and what it would cost."""
-        response: Any = await self._act(call, request)
-        response.estimated_price_per_hour = float(await rating.estimate(call.tx, call.tx.changes))
-        for each in response.DESCRIPTOR.fields:
-            if each.GetOptions().debug_redact:
-                response.ClearField(each.name)
-        raise _RolledBack(response)
-
-    @asynccontextmanager
-    async def _within_quotas(self, call: Call) -> AsyncIterator[None]:
-        """Raise QUOTA_EXCEEDED when more is taken in the block than the tenant may have, BUDGET_EXCEEDED before it."""
-        used = await quota.usage(call.tx, call.tenant_id, call.method.quota) if call.method.quota else None
-        if used is not None:
-            await budgets.within_budget(call.tx, call.tenant_id)
-        yield
-        if used:
-            await quota.enforce(call.tx, call.tenant_id, used)
-
-    async def _act(self, call: Call, request: Message) -> Message:
-        async with self._within_quotas(call):
-            response: Message = await call.method.function(call, request)
-        return response
-
-    def _record(self, call: Call, request: Message, response: Message) -> None:
-        audit.record(call.tx, call, "success", call.method.target(request, response), **call.details(request))
-
-    async def _mutate(self, call: Call, request: Message) -> Message:
-        method = call.method
-        key = None if method.anyone else call.metadata.get("idempotency-key")
-        if key and (before := await idempotency.replay(call, key, request)) is not None:
-            call.headers["idempotency-replayed"] = "true"
-            return before
-        response = await self._act(call, request)
-        self._record(call, request, response)
-        if key:
-            await idempotency.keep(call, key, response)
-        return response
-
     async def _failed(self, call: Call, request: Message, exception: Exception) -> ApiError:
         """What the caller is told. A refused or failed change is audited, and so is a read that was denied, unless
         anybody could fill the log with it."""
@@ -467,14 +368,3 @@ class Pipeline:
         async for request in requests:
             validate(request)
             yield request
-
-
-Act = Callable[[Call, Message], Awaitable[Message]]
-Sent = tuple[Call, Message]
-
-
-class _RolledBack(Exception):
-    """Ends the transaction of a dry run, with its response."""
-
-    def __init__(self, response: Message) -> None:
-        self.response = response

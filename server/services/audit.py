@@ -10,7 +10,7 @@ from google.api.httpbody_pb2 import HttpBody
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import audit_pb2 as pb
 
-from server import db
+from server import db, pages
 from server.audit import Entry
 from server.call import Call
 
@@ -43,7 +43,7 @@ class AuditService:
         self.app = app
 
     async def ListAuditLogs(self, call: Call, request: pb.ListAuditLogsRequest) -> pb.ListAuditLogsResponse:
-        entries, token = await db.page(
+        entries, token = await pages.page(
             call.tx, Entry, _wanted, size=request.limit or request.page_size or USUAL, token=request.page_token,
             **wanted(call, request),
         )  # fmt: skip
@@ -53,7 +53,7 @@ class AuditService:
         token, more = "", True
         while more:
             async with self.app.db.reading() as tx:
-                entries, token = await db.page(tx, Entry, _wanted, size=0, token=token, **wanted(call, request))
+                entries, token = await pages.page(tx, Entry, _wanted, size=0, token=token, **wanted(call, request))
             lines = b"".join(orjson.dumps(plain(entry), option=JSON_LINE) for entry in entries)
             yield HttpBody(content_type=MIME, data=lines)
             more = bool(token)

@@ -8,7 +8,7 @@ from uuid import uuid4
 from google.protobuf.empty_pb2 import Empty
 from thecloud.v1 import billing_pb2 as pb
 
-from server import budgets, changes, db, enums, rating
+from server import budgets, changes, db, enums, pages, rating
 from server.budgets import Budget
 from server.call import Call
 from server.db import Tx
@@ -45,12 +45,12 @@ class BillingService:
     async def ListUsage(self, call: Call, request: pb.ListUsageRequest) -> pb.ListUsageResponse:
         now = await rating.now(call.tx)
         most = min(request.page_size or db.MOST, db.MOST)
-        after = db.read_token(request.page_token) if request.page_token else None
+        after = pages.read_token(request.page_token) if request.page_token else None
         found = await rating.amounts(
             call.tx, call.tenant_id, *period(request, now), now, most=most + 1, after=after
         )  # fmt: skip
         last = found[most - 1] if len(found) > most else None
-        token = db.page_token(last.started_at, last.usage_id) if last else ""
+        token = pages.page_token(last.started_at, last.usage_id) if last else ""
         return pb.ListUsageResponse(usage=map(to_record, found[:most]), next_page_token=token)
 
     async def GetBudget(self, call: Call, request: pb.GetBudgetRequest) -> pb.Budget:

@@ -9,7 +9,7 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import elastic_ips_pb2 as pb
 
-from server import changes, db, instances, networks, quota, rating
+from server import changes, db, instances, networks, pages, quota, rating
 from server.call import Call
 from server.db import METADATA, Tx
 from server.errors import ApiError, wrong_state
@@ -68,7 +68,7 @@ class ElasticIpService:
         self.app = app
 
     async def ListElasticIps(self, call: Call, request: pb.ListElasticIpsRequest) -> pb.ListElasticIpsResponse:
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, ElasticIp, _of_tenant, size=request.page_size, token=request.page_token, tenant_id=call.tenant_id
         )
         return pb.ListElasticIpsResponse(elastic_ips=map(to_message, found), next_page_token=token)

@@ -13,7 +13,7 @@ from google.protobuf.json_format import MessageToDict
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import iam_pb2 as pb
 
-from server import access, auth, changes, conditions, db, enums, quota, registry
+from server import access, auth, changes, conditions, db, enums, pages, quota, registry
 from server.access import Access, Policy
 from server.audit import Entry
 from server.auth import ATTACHMENTS, Member, Principal, StoredPolicy
@@ -74,7 +74,7 @@ class IamService:
         self.app = app
 
     async def ListPolicies(self, call: Call, request: pb.ListPoliciesRequest) -> pb.ListPoliciesResponse:
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, StoredPolicy, _tenant, size=request.page_size, token=request.page_token, tenant_id=call.tenant_id
         )
         return pb.ListPoliciesResponse(policies=map(to_message, found), next_page_token=token)
@@ -137,7 +137,7 @@ class IamService:
         self, call: Call, request: pb.ListUserPoliciesRequest
     ) -> pb.ListUserPoliciesResponse:  # fmt: skip
         user_id = await member(call.tx, request.user_id, call.tenant_id)
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, StoredPolicy, _attached, size=request.page_size, token=request.page_token,
             tenant_id=call.tenant_id, user_id=user_id,
         )  # fmt: skip

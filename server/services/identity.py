@@ -11,7 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import identity_pb2 as pb
 
-from server import auth, changes, db, ratelimit
+from server import auth, changes, db, pages, ratelimit
 from server.auth import ApiKey, User
 from server.call import Call
 from server.db import METADATA, Tx
@@ -136,7 +136,7 @@ class IdentityService:
         return await self._made(call, call.principal.user_id, request.name, policy, expires_at, tenant_id)
 
     async def ListKeys(self, call: Call, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
-        keys, token = await db.page(
+        keys, token = await pages.page(
             call.tx, ApiKey, _own_keys, size=request.page_size, token=request.page_token,
             user_id=call.principal.user_id,
         )  # fmt: skip

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql
 from thecloud.v1 import images_pb2 as pb
 
 from drivers.contracts import BootDisk, DiskFormat, Refused, SupportsImageArchives
-from server import changes, db, egress, image_files, image_formats, image_uploads, quota
+from server import changes, db, egress, image_files, image_formats, image_uploads, pages, quota
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid, not_found
@@ -63,7 +63,7 @@ class ImageService:
         self.app = app
 
     async def ListImages(self, call: Call, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, Image, _visible, size=request.page_size, token=request.page_token, tenant_id=call.tenant_id
         )
         return pb.ListImagesResponse(images=(self._shown(call, row) for row in found), next_page_token=token)

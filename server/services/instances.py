@@ -26,7 +26,7 @@ from drivers.contracts import (
     SupportsStats,
     Terminal,
 )
-from server import console, db, enums, hosts, networks, ports, quota, rating, volumes
+from server import console, db, enums, hosts, networks, pages, ports, quota, rating, volumes
 from server.auth import ApiKey
 from server.call import Call
 from server.db import Tx
@@ -74,7 +74,7 @@ class InstanceService:
         pairs = {(key, value) for key, _, value in split}
         if len(dict(pairs)) < len(pairs):  # a label that has two values at once
             return pb.ListInstancesResponse()
-        rows, token = await db.page(
+        rows, token = await pages.page(
             call.tx, Instance, _listed, size=request.page_size, token=request.page_token,
             tenant_id=call.tenant_id, pairs=dict(pairs), keys=[tag for tag in request.tag if ":" not in tag],
         )  # fmt: skip

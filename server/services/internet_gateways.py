@@ -8,7 +8,7 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import internet_gateways_pb2 as pb
 
-from server import changes, db, networks, quota
+from server import changes, db, networks, pages, quota
 from server.call import Call
 from server.errors import ApiError, wrong_state
 from server.networks import ANYWHERE, InternetGateway, Route
@@ -36,7 +36,7 @@ class InternetGatewayService:
     async def ListInternetGateways(
         self, call: Call, request: pb.ListInternetGatewaysRequest
     ) -> pb.ListInternetGatewaysResponse:
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, InternetGateway, _of_tenant, size=request.page_size, token=request.page_token,
             tenant_id=call.tenant_id,
         )  # fmt: skip

@@ -7,7 +7,7 @@ import asyncpg
 from google.protobuf.empty_pb2 import Empty
 from thecloud.v1 import nat_gateways_pb2 as pb
 
-from server import changes, db, networks, quota, rating
+from server import changes, db, networks, pages, quota, rating
 from server.call import Call
 from server.errors import invalid, wrong_state
 from server.networks import ElasticIp, NatGateway, Subnet
@@ -28,7 +28,7 @@ class NatGatewayService:
 
     async def ListNatGateways(self, call: Call, request: pb.ListNatGatewaysRequest) -> pb.ListNatGatewaysResponse:
         vpc = await networks.locate_vpc(call.tx, request.vpc_id, call.tenant_id)
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, NatGateway, _of_vpc, size=request.page_size, token=request.page_token,
             tenant_id=call.tenant_id, vpc_id=vpc.id,
         )  # fmt: skip

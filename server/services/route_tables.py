@@ -11,7 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import route_tables_pb2 as pb
 
-from server import changes, db, enums, networks, quota
+from server import changes, db, enums, networks, pages, quota
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid, not_found, wrong_state
@@ -54,7 +54,7 @@ class RouteTableService:
 
     async def ListRouteTables(self, call: Call, request: pb.ListRouteTablesRequest) -> pb.ListRouteTablesResponse:
         vpc = await networks.locate_vpc(call.tx, request.vpc_id, call.tenant_id)
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, RouteTable, _of_vpc, size=request.page_size, token=request.page_token,
             tenant_id=call.tenant_id, vpc_id=vpc.id,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import security_groups_pb2 as pb
 
-from server import changes, db, enums, instances, networks, quota
+from server import changes, db, enums, instances, networks, pages, quota
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid
@@ -55,7 +55,7 @@ class SecurityGroupService:
         self, call: Call, request: pb.ListSecurityGroupsRequest
     ) -> pb.ListSecurityGroupsResponse:  # fmt: skip
         vpc = await networks.locate_vpc(call.tx, request.vpc_id, call.tenant_id)
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, SecurityGroup, _of_vpc, size=request.page_size, token=request.page_token,
             tenant_id=call.tenant_id, vpc_id=vpc.id,
         )  # fmt: skip

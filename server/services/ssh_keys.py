@@ -15,7 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import ssh_keys_pb2 as pb
 
-from server import changes, db, quota
+from server import changes, db, pages, quota
 from server.call import Call
 from server.db import Owned, Tx
 from server.errors import ApiError, invalid
@@ -50,7 +50,7 @@ class SshKeyService:
         self.app = app
 
     async def ListSshKeys(self, call: Call, request: pb.ListSshKeysRequest) -> pb.ListSshKeysResponse:
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, SshKey, _listed, size=request.page_size, token=request.page_token, tenant_id=call.tenant_id
         )
         return pb.ListSshKeysResponse(ssh_keys=map(db.to_message, found), next_page_token=token)

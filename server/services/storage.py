@@ -27,6 +27,7 @@ from server import (
     object_rows,
     object_uploads,
     object_versions,
+    pages,
     quota,
     rating,
 )
@@ -97,7 +98,7 @@ class StorageService(MultipartUploads):
         return await bucket_access.admits(self.app, call, request)
 
     async def ListBuckets(self, call: Call, request: pb.ListBucketsRequest) -> pb.ListBucketsResponse:
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, Bucket, _own if request.own else _listed, size=request.page_size, token=request.page_token,
             tenant_id=call.tenant_id,
         )  # fmt: skip
@@ -265,7 +266,7 @@ class StorageService(MultipartUploads):
         self, call: Call, request: pb.ListLifecycleRulesRequest
     ) -> pb.ListLifecycleRulesResponse:
         bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, LifecycleRule, _rules, size=request.page_size, token=request.page_token, bucket_id=bucket.id
         )
         return pb.ListLifecycleRulesResponse(rules=map(db.to_message, found), next_page_token=token)

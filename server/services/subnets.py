@@ -10,7 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import subnets_pb2 as pb
 
-from server import changes, db, networks, quota
+from server import changes, db, networks, pages, quota
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid
@@ -46,7 +46,7 @@ class SubnetService:
 
     async def ListSubnets(self, call: Call, request: pb.ListSubnetsRequest) -> pb.ListSubnetsResponse:
         vpc = await networks.locate_vpc(call.tx, request.vpc_id, call.tenant_id)
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, Subnet, _of_vpc, size=request.page_size, token=request.page_token,
             tenant_id=call.tenant_id, vpc_id=vpc.id,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import tenants_pb2 as pb
 
-from server import access, changes, db, enums
+from server import access, changes, db, enums, pages
 from server.auth import Member, User
 from server.call import Call
 from server.db import Row, Tx
@@ -67,7 +67,7 @@ class TenantService:
         self.app = app
 
     async def ListTenants(self, call: Call, request: pb.ListTenantsRequest) -> pb.ListTenantsResponse:
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, Tenant, _own, size=request.page_size, token=request.page_token, user_id=call.principal.user_id
         )
         return pb.ListTenantsResponse(tenants=map(db.to_message, found), next_page_token=token)
@@ -103,7 +103,7 @@ class TenantService:
     async def ListTenantMembers(
         self, call: Call, request: pb.ListTenantMembersRequest
     ) -> pb.ListTenantMembersResponse:  # fmt: skip
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, Member, _members, size=request.page_size, token=request.page_token, tenant_id=call.tenant_id
         )
         return pb.ListTenantMembersResponse(members=map(to_message, found), next_page_token=token)

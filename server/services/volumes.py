@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql
 from thecloud.v1 import volumes_pb2 as pb
 
 from drivers.contracts import SupportsVolumes
-from server import changes, db, instances, quota, rating
+from server import changes, db, instances, pages, quota, rating
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid, not_found, unsupported, wrong_state
@@ -52,7 +52,7 @@ class VolumeService:
         self.app = app
 
     async def ListVolumes(self, call: Call, request: pb.ListVolumesRequest) -> pb.ListVolumesResponse:
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, Volume, _listed, size=request.page_size, token=request.page_token, tenant_id=call.tenant_id
         )
         return pb.ListVolumesResponse(volumes=map(to_message, found), next_page_token=token)
@@ -132,7 +132,7 @@ class VolumeService:
         return to_message(volume)
 
     async def ListSnapshots(self, call: Call, request: pb.ListSnapshotsRequest) -> pb.ListSnapshotsResponse:
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, Snapshot, _listed_snapshots, size=request.page_size, token=request.page_token,
             tenant_id=call.tenant_id,
         )  # fmt: skip

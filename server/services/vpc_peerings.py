@@ -10,7 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import vpc_peerings_pb2 as pb
 
-from server import changes, db, networks, quota
+from server import changes, db, networks, pages, quota
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid, wrong_state
@@ -31,7 +31,7 @@ class VpcPeeringService:
         self.app = app
 
     async def ListVpcPeerings(self, call: Call, request: pb.ListVpcPeeringsRequest) -> pb.ListVpcPeeringsResponse:
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, VpcPeering, _of_tenant, size=request.page_size, token=request.page_token, tenant_id=call.tenant_id
         )
         return pb.ListVpcPeeringsResponse(vpc_peerings=map(to_message, found), next_page_token=token)

@@ -11,7 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import vpcs_pb2 as pb
 
-from server import changes, db, networks, quota, topology
+from server import changes, db, networks, pages, quota, topology
 from server.call import Call
 from server.db import Owned, Tx
 from server.errors import ApiError, invalid
@@ -75,7 +75,7 @@ class VpcService:
         self.app = app
 
     async def ListVpcs(self, call: Call, request: pb.ListVpcsRequest) -> pb.ListVpcsResponse:
-        found, token = await db.page(
+        found, token = await pages.page(
             call.tx, Vpc, _listed, size=request.page_size, token=request.page_token, tenant_id=call.tenant_id
         )
         return pb.ListVpcsResponse(vpcs=map(to_message, found), next_page_token=token)

@@ -4,12 +4,12 @@ import asyncio
 import json
 from typing import Any
 
-from server import audit, pipeline
+from server import audit, transactions
 from tests.conftest import Cloud, Person
 from tests.services.test_storage import bucket, keys, put, text, versioned
 
 
-async def transactions(cloud: Cloud) -> int:
+async def committed(cloud: Cloud) -> int:
     return int(await cloud.value("select count(distinct xmin::text) from objects"))
 
 
@@ -21,7 +21,7 @@ async def test_many_at_once_share_transactions_and_have_their_own_entries(cloud:
         put(people[n % 2], f"assets/{n}", b"%d" % n, **{"x-request-id": f"request-{n}"}) for n in range(40)
     ))  # fmt: skip
     assert [await text(ada, f"assets/{n}") for n in range(40)] == [str(n) for n in range(40)]
-    assert await transactions(cloud) < 40
+    assert await committed(cloud) < 40
     logged = {each["resource_id"]: each for each in (await ada.rest.get("/audit?limit=100")).json()}
     seen = "select array[actor, request_id, \"after\"->>'key'] from changes where id = $1"
     for number, each in enumerate(made):
@@ -108,7 +108,7 @@ async def test_a_lost_database_is_told_and_not_tried_again(cloud: Cloud, ada: Pe
         raise ConnectionResetError("the server closed the connection")
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline.Pipeline, "_mutate_together", lost)
+        patched.setattr(transactions.Transactions, "_mutate_together", lost)
         replies = await asyncio.gather(*(ada.rest.put(f"/storage/assets/{n}", content=b"x") for n in range(10)))
     assert {reply.status_code for reply in replies} == {503}
     assert sum(tried) == 10 > len(tried)
