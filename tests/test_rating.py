@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from server import app as server_app
 from server import rating
 from server.changes import Change
-from server.db import EPOCH, Database, Tx
+from server.db import Database, Tx
 from server.errors import ApiError
+from server.messages import EPOCH
 from tests.history import Event, happened
 
 server_app.load_services()
