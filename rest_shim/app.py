@@ -124,8 +124,8 @@ class Shim:
             if endpoint.pushes:
                 return await self._stream(endpoint, request, scope, receive, send, metadata, headers)
             address = scope["client"][0] if scope["client"] else ""
-            if endpoint.takes:
-                form = endpoint.binding.takes_form
+            form = endpoint.binding.takes_form
+            if endpoint.takes and not uploads.take(request, endpoint.body, scope, form=form):
                 sent = uploads.requests(request, endpoint.body, dict(scope["headers"]), receive, form=form)
                 calling = self.backend.stream(endpoint.handle, sent, metadata, address, headers)
                 async with aclosing(sent), aclosing(calling) as responses:

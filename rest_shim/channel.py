@@ -47,7 +47,8 @@ class ChannelBackend:
         self, method: Any, request: Message, metadata: Mapping[str, str], address: str,
         headers: dict[str, str], timeout: float | None = None,
     ) -> Message:  # fmt: skip
-        call = method(request, metadata=passed_on(metadata, address), timeout=timeout)
+        sent = [request] if isinstance(method, grpc.aio.StreamUnaryMultiCallable) else request
+        call = method(sent, metadata=passed_on(metadata, address), timeout=timeout)
         try:
             response: Message = await call
         except grpc.aio.AioRpcError as error:

@@ -29,6 +29,7 @@ Headers = list[tuple[bytes, bytes]]
 
 PROMPT = 1.0  # seconds without an event after which the answer begins
 ABORT = "thecloud.abort"  # the ASGI extension that drops a connection with what is still to be sent
+WHOLE = "thecloud.whole"  # the ASGI extension that gives the body, or None while there is more to come
 UNBUFFERED = (b"x-accel-buffering", b"no")
 OCTETS = "application/octet-stream"
 EVENTS: Headers = [(b"content-type", b"text/event-stream"), UNBUFFERED]
@@ -162,6 +163,12 @@ def first_oneof(descriptor: Descriptor) -> str | None:
     descriptor.CopyToProto(proto)
     optional = {field.oneof_index for field in proto.field if field.proto3_optional}
     return next((oneof.name for index, oneof in enumerate(proto.oneof_decl) if index not in optional), None)
+
+
+def whole_body(scope: MutableMapping[str, Any]) -> bytes | None:
+    """The body of a request, if all of it has come already."""
+    whole = (scope.get("extensions") or {}).get(WHOLE)
+    return whole and whole()
 
 
 class One:

@@ -6,12 +6,12 @@ comes before it and after it is dropped. Nothing is kept but the piece in hand.
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, MutableMapping
 from typing import Any
 
 from google.protobuf.message import Message
 
-from rest_shim.streams import Receive
+from rest_shim.streams import Receive, whole_body
 from server.errors import ApiError, invalid
 
 FIELD = "file"
@@ -38,13 +38,23 @@ def read_range(request: Any, headers: Mapping[bytes, bytes]) -> int | None:
     return int(found[2]) - int(found[1]) + 1
 
 
+def take(request: Any, field: str, scope: MutableMapping[str, Any], *, form: bool) -> bool:
+    """Put the body into this field, where all of it has come already, and is neither a form nor part of a file. Whether
+    that was so."""
+    headers, whole = dict(scope["headers"]), whole_body(scope)
+    if whole is None or b"content-range" in headers or (form and FORM.fullmatch(content_type(headers))):
+        return False
+    setattr(request, field, whole)
+    return True
+
+
 async def requests(
     first: Any, field: str, headers: Mapping[bytes, bytes], receive: Receive, *, form: bool
 ) -> AsyncGenerator[Message]:  # fmt: skip
     """The first request, then as many as it takes with the pieces of the body in this field. `form`: the body may be
     a form with them."""
     announced = read_range(first, headers)
-    boundary = boundary_of(headers.get(b"content-type", b"").decode("latin-1")) if form else None
+    boundary = boundary_of(content_type(headers)) if form else None
     data = body(receive)
     pieces = file_of_form(data, boundary) if boundary else data
     yield first
@@ -77,11 +87,15 @@ async def body(receive: Receive) -> AsyncIterator[bytes]:
             return
 
 
-def boundary_of(content_type: str) -> bytes | None:
+def content_type(headers: Mapping[bytes, bytes]) -> str:
+    return headers.get(b"content-type", b"").decode("latin-1")
+
+
+def boundary_of(kind: str) -> bytes | None:
     """The boundary of a form; None for any other type."""
-    if not FORM.fullmatch(content_type):
+    if not FORM.fullmatch(kind):
         return None
-    found = BOUNDARY.search(content_type)
+    found = BOUNDARY.search(kind)
     if found is None:
         raise invalid("Content-Type", "multipart/form-data wants a boundary of 1 to 70 characters")
     return (found[1] or found[2]).encode("latin-1")

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 LONGEST = 500  # characters of what a caller says
 LARGEST = 2**16  # bytes of a resource's state; the change log has what is larger
+MOST_REMEMBERED = 10_000  # heads
 FIRST = bytes(32)
 
 
@@ -62,21 +64,25 @@ HASHED = (
     "reason", "ip_address", "user_agent", "request_id", "details",
 )  # fmt: skip
 _tenant = sa.bindparam("tenant", type_=postgresql.UUID)
-_count = sa.bindparam("count", type_=sa.BigInteger)
-_HEAD = (
+_TAKE = (
     postgresql.insert(HEADS)
-    .values(tenant_id=_tenant, sequence=_count, hash=FIRST)
-    .on_conflict_do_update(index_elements=[HEADS.c.tenant_id], set_={"sequence": HEADS.c.sequence + _count})
-    .returning(HEADS.c.sequence, HEADS.c.hash)
+    .values(tenant_id=_tenant, sequence=0, hash=FIRST)
+    .on_conflict_do_update(index_elements=[HEADS.c.tenant_id], set_={"sequence": HEADS.c.sequence})
+    .returning(HEADS.c.tenant_id, HEADS.c.sequence, HEADS.c.hash)
 )
 _GIVEN = {f"new_{name}": Entry.TABLE.c[name].type for name in ("sequence", "hash", *HASHED)}
 _given = db.together(_GIVEN)
-_APPEND = (
-    sa.insert(Entry.TABLE)
-    .from_select([name.removeprefix("new_") for name in _GIVEN], sa.select(*_given.c))
-    .add_cte(sa.update(HEADS).where(HEADS.c.tenant_id == _tenant)
-             .values(hash=sa.bindparam("last", type_=sa.LargeBinary)).cte("head"))
+_head = (
+    sa.update(HEADS)
+    .where(HEADS.c.tenant_id == _tenant, HEADS.c.sequence == sa.bindparam("after", type_=sa.BigInteger),
+           HEADS.c.hash == sa.bindparam("hash_before", type_=sa.LargeBinary))
+    .values(sequence=sa.bindparam("last", type_=sa.BigInteger), hash=sa.bindparam("last_hash", type_=sa.LargeBinary))
+    .returning(HEADS.c.sequence)
+    .cte("head")
 )  # fmt: skip
+_APPEND = sa.insert(Entry.TABLE).from_select(
+    [name.removeprefix("new_") for name in _GIVEN], sa.select(*_given.c).select_from(_given.join(_head, sa.true()))
+)
 
 
 @dataclass(frozen=True)
@@ -130,16 +136,39 @@ def _have_written(
 
 
 async def _write(tx: Tx, entries: list[Said]) -> None:
-    """Add entries to the chain of a tenant, whose head is taken until the transaction has ended."""
-    tenant_id = entries[0].tenant_id
-    last, hash = await db.record(tx, _HEAD, tenant=tenant_id, count=len(entries))
-    written = []
-    for sequence, said in enumerate(entries, last - len(entries) + 1):
-        values = said.values()
-        hash = hashlib.sha256(hash + digest(values)).digest()
-        written.append({"sequence": sequence, "hash": hash, **values})
-    columns = {name: [each[name.removeprefix("new_")] for each in written] for name in _GIVEN}
-    await db.execute(tx, _APPEND, tenant=tenant_id, last=hash, **columns)
+    """Add entries to the chain of a tenant, whose head is taken until the transaction has ended. Where the head is as
+    this process has left it, which is likely, it need not be read."""
+    tenant_id, values = entries[0].tenant_id, [said.values() for said in entries]
+    digests = [digest(each) for each in values]
+    head = _LATEST.get(tenant_id)
+    after = await _append(tx, head, values, digests) if head else None
+    if after is None:
+        after = await _append(tx, Head(**await db.record(tx, _TAKE, tenant=tenant_id)), values, digests)
+    assert after
+    tx.after_commit.append(partial(_remember, after))
+
+
+async def _append(
+    tx: Tx, head: "Head", values: Sequence[dict[str, Any]], digests: Sequence[bytes]
+) -> "Head | None":  # fmt: skip
+    """Where the chain ends then; None, and nothing was done, when it does not end here."""
+    hashes, hash = [], head.hash
+    for each in digests:
+        hash = hashlib.sha256(hash + each).digest()
+        hashes.append(hash)
+    last = head.sequence + len(values)
+    columns = {f"new_{name}": [each[name] for each in values] for name in HASHED}
+    done = await db.execute(
+        tx, _APPEND, tenant=head.tenant_id, after=head.sequence, hash_before=head.hash, last=last, last_hash=hash,
+        new_sequence=[*range(head.sequence + 1, last + 1)], new_hash=hashes, **columns,
+    )  # fmt: skip
+    return Head(head.tenant_id, last, hash) if done else None
+
+
+def _remember(head: "Head") -> None:
+    if len(_LATEST) >= MOST_REMEMBERED:
+        _LATEST.clear()
+    _LATEST[head.tenant_id] = head
 
 
 def digest(values: Mapping[str, Any]) -> bytes:
@@ -164,6 +193,7 @@ class Head:
     hash: bytes
 
 
+_LATEST: dict[UUID, Head] = {}  # of each tenant, as far as this process knows
 _HEADS = sa.select(HEADS.c.tenant_id, HEADS.c.sequence, HEADS.c.hash).order_by(HEADS.c.tenant_id)
 _TENANTS = sa.select(Entry.TABLE.c.tenant_id).distinct()
 _chain = sa.and_(

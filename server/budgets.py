@@ -47,6 +47,8 @@ B = Budget.TABLE.c
 _of_tenant = sa.select(Budget.TABLE).where(B.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID))
 _of_tenant_locked = _of_tenant.with_for_update()
 _denying = _of_tenant.where(B.action == "DENY")
+DENIES = _denying.exists()
+"""Whether within_budget() has anything to look at, of :tenant_id."""
 _owners = (
     sa.select(User.TABLE.c.id, User.TABLE.c.email)
     .join(Member.TABLE, Member.TABLE.c.user_id == User.TABLE.c.id)

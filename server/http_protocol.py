@@ -5,8 +5,10 @@ kilobyte.
 """
 
 from asyncio import AbstractEventLoop, TimerHandle, Transport
+from functools import partial
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from rest_shim import streams
 
@@ -52,8 +54,10 @@ class BoundedHttp(HttpToolsProtocol):
         self._stop_waiting()
         self._head_bytes = None
         super().on_headers_complete()
-        if self.cycle:  # there is none of a WebSocket
-            self.cycle.transport = self._answers  # type: ignore[assignment]
+        if cycle := self.cycle:  # there is none of a WebSocket
+            cycle.transport = self._answers  # type: ignore[assignment]
+            whole: Any = partial(_whole, cycle)
+            self.scope["extensions"][streams.WHOLE] = whole
 
     def _wait_for_head(self) -> None:
         self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
@@ -62,6 +66,10 @@ class BoundedHttp(HttpToolsProtocol):
         if self._timer:
             self._timer.cancel()
             self._timer = None
+
+
+def _whole(cycle: RequestResponseCycle) -> bytes | None:
+    return None if cycle.more_body else bytes(cycle.body)
 
 
 class Answers:

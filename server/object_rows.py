@@ -6,7 +6,7 @@ what no row knows is rubbish.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -140,6 +140,15 @@ _VERSION = sa.select(Object.TABLE).where(_bucket, _key, _version)
 _locks = db.together({"whole": sa.Text, "alone": sa.Text})
 _of_bucket, _of_key = (sa.func.hashtextextended(name, 0) for name in _locks.c)
 _ALONE = sa.select(sa.func.pg_advisory_xact_lock_shared(_of_bucket), sa.func.pg_advisory_xact_lock(_of_key))
+_entered = _HELD[False].cte("bucket")
+_each = sa.func.unnest(sa.bindparam("keys", type_=postgresql.ARRAY(sa.Text))).table_valued("key").render_derived()
+_its_bucket = sa.func.hashtextextended(sa.func.concat("objects/", _entered.c.id), 0)
+_its_key = sa.func.hashtextextended(sa.func.concat("object/", _entered.c.id, "/", _each.c.key), 0)
+_both = sa.func.count(
+    sa.tuple_(sa.func.pg_advisory_xact_lock_shared(_its_bucket), sa.func.pg_advisory_xact_lock(_its_key))
+)
+_locked = sa.select(_both).select_from(_each)
+_ENTERED = sa.select(_entered).where(_locked.scalar_subquery() > 0)
 _WHOLE = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("whole", type_=sa.Text), 0)))
 _SIZES = sa.select(SIZES.c.sizes).where(SIZES.c.object_id == sa.bindparam("object_id", type_=postgresql.UUID))
 
@@ -160,6 +169,14 @@ async def own_bucket(
 async def held_bucket(tx: Tx, name: str, tenant_id: UUID, *, lock: bool = False) -> Bucket:
     """What own_bucket() gives, whatever its policy says."""
     bucket = await db.first(tx, Bucket, _HELD[lock], name=name, tenant_id=tenant_id)
+    if bucket is None:
+        raise not_found("bucket", name)
+    return bucket
+
+
+async def entered_bucket(tx: Tx, name: str, tenant_id: UUID, keys: Iterable[str]) -> Bucket:
+    """What held_bucket() gives; and nobody else changes the objects of these keys until the transaction ends."""
+    bucket = await db.first(tx, Bucket, _ENTERED, name=name, tenant_id=tenant_id, keys=sorted(keys))
     if bucket is None:
         raise not_found("bucket", name)
     return bucket

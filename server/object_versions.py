@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,7 +13,7 @@ from server import changes, db
 from server.db import Tx
 from server.errors import ApiError
 from server.object_rows import SIZES, Bucket, O, Object, Part, absent, alone, find, named, version
-from server.work import CHANNEL, NEVER, WORK
+from server.work import NEVER, WORK
 
 UNVERSIONED = "null"
 
@@ -25,7 +24,6 @@ _REPLACED = sa.union_all(*(
     for which in (O.is_latest, sa.and_(O.version_id == _places.c.versions, ~O.is_latest))
 ))  # fmt: skip
 _given = O.id == sa.any_(sa.bindparam("ids", type_=postgresql.ARRAY(postgresql.UUID)))
-_DROP = sa.delete(Object.TABLE).where(_given)
 _now = {"is_latest": sa.false(), "noncurrent_since": sa.func.clock_timestamp()}
 _NO_LONGER_LATEST = sa.update(Object.TABLE).where(_given).values(_now).returning(Object.TABLE)
 _bucket = O.bucket_id == sa.bindparam("bucket_id", type_=postgresql.UUID)
@@ -33,12 +31,23 @@ _key = O.key == sa.bindparam("key", type_=sa.Text)
 _NEWEST = sa.select(Object.TABLE).where(_bucket, _key).order_by(O.created_at.desc(), O.id.desc()).limit(1)
 _KEPT = sa.select(O.id).where(_bucket, _key, ~O.delete_marker).limit(1)
 _MARKERS = sa.select(Object.TABLE).where(_bucket, _key, O.delete_marker)
-_ids = db.together({"ids": postgresql.UUID})
-_DISCARD = postgresql.insert(WORK).from_select(
-    ["kind", "id", "host", "due_at", "leased_until", "wakes", "attempts"],
-    sa.select(sa.literal("blob"), _ids.c.ids, sa.bindparam("at_host", type_=sa.Text), sa.func.now(), NEVER,
-              sa.literal(1), sa.literal(0)),
-).on_conflict_do_nothing().returning(sa.func.pg_notify(CHANNEL, ""))  # fmt: skip
+_DROPPED = sa.delete(Object.TABLE).where(_given).returning(O.id, O.host, O.delete_marker).cte("dropped")
+_gone = db.together({"blobs": postgresql.UUID, "hosts": sa.Text})
+
+
+def _discarding(id: Any, host: Any, *which: Any) -> sa.Insert:
+    """Has the blobs deleted, on their hosts."""
+    columns = {"kind": sa.literal("blob"), "id": id, "host": sa.func.nullif(host, ""), "due_at": sa.func.now(),
+               "leased_until": NEVER, "wakes": sa.literal(1), "attempts": sa.literal(0)}  # fmt: skip
+    return (
+        postgresql.insert(WORK)
+        .from_select([*columns], sa.select(*columns.values()).where(*which))
+        .on_conflict_do_nothing()
+    )
+
+
+_DROP = _discarding(_DROPPED.c.id, _DROPPED.c.host, ~_DROPPED.c.delete_marker)
+_DISCARD = _discarding(_gone.c.blobs, _gone.c.hosts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +80,11 @@ def judge(bucket: Bucket, key: str, latest: Object | None, if_match: str, if_non
 async def add(*puts: Put) -> list[Object]:
     """Put all of them, in this order, in one transaction. What they replace is discarded. Raises what judge() does."""
     await alone(puts[0].tx, *((put.bucket, put.key) for put in puts))
+    return await put_in(*puts)
+
+
+async def put_in(*puts: Put) -> list[Object]:
+    """What add() does, by whoever is alone with the objects."""
     added: dict[int, Object] = {}
     while len(added) < len(puts):
         now: dict[tuple[UUID, str], int] = {}  # one of each object
@@ -102,7 +116,6 @@ async def _add(puts: Sequence[Put]) -> list[Object]:
             demoted[row.id] = row
     if replaced:
         await db.execute(tx, _DROP, ids=[row.id for row in replaced])
-        await discard(tx, replaced)
     if demoted:
         for row in await db.rows(tx, Object, _NO_LONGER_LATEST, ids=[*demoted]):
             changes.append(of[row.bucket_id, row.key][0].tx, demoted[row.id], row)
@@ -164,16 +177,11 @@ async def take_out(tx: Tx, bucket: Bucket, key: str, version_id: str) -> Object 
 
 async def drop(tx: Tx, row: Object) -> None:
     """Delete one version for good, whatever there is besides."""
-    await changes.delete(tx, row)
-    await discard(tx, [row])
+    changes.append(tx, row, None)
+    await db.execute(tx, _DROP, ids=[row.id])
 
 
 async def discard(tx: Tx, rows: Iterable[Object | Part]) -> None:
-    """Have the blobs of rows that went deleted once this transaction commits."""
-    blobs = [row for row in rows if not (isinstance(row, Object) and row.delete_marker)]
-    for host, its in groupby(sorted(blobs, key=_host), _host):
-        await db.execute(tx, _DISCARD, ids=[row.id for row in its], at_host=host or None)
-
-
-def _host(row: Object | Part) -> str:
-    return row.host
+    """Have the blobs of rows that went deleted, some time after this transaction commits."""
+    if blobs := [row for row in rows if not (isinstance(row, Object) and row.delete_marker)]:
+        await db.execute(tx, _DISCARD, blobs=[row.id for row in blobs], hosts=[row.host for row in blobs])

@@ -14,8 +14,9 @@
 A method that only reads gets a connection outside a transaction, and a `live` one gets none. A dry
 run (validate_only) goes through 6 and 7, and its transaction is rolled back. For a stream 1 and 4
 are made sure of again every second, and it ends with the server. A stream of requests with one
-response is admitted by the first request and read by prepare_…, before 5; the rest is as ever. Where
-a method that streams responses has a prepare_…, that may give the whole answer: a Message.
+response is admitted by the first request and read by prepare_…, before 5; the rest is as ever, and
+where there is but one request, it is one of a unary method. Where a method that streams responses
+has a prepare_…, that may give the whole answer: a Message.
 The rules are method options in the protos (thecloud/v1/options.proto).
 """
 
@@ -42,7 +43,7 @@ from server.failures import to_api_error
 from server.log import REQUEST_ID, new_request_id
 from server.metrics import CALLS
 from server.resources import Resource
-from server.streams import STOPPING, watched
+from server.streams import STOPPING, Nothing, watched
 from server.transactions import Transactions
 from server.validation import validate
 
@@ -88,7 +89,8 @@ class Pipeline:
         try:
             async with asyncio.timeout(most if timeout is None else min(timeout, most)):
                 await self._admit(call, request)
-                if method.prepare and (before := await self._prepare(call, request)) is not None:
+                more = (Nothing(),) if method.takes else ()
+                if method.prepare and (before := await self._prepare(call, request, *more)) is not None:
                     return before
                 if method.live:
                     response: Message = await method.function(call, request)

@@ -65,13 +65,16 @@ _SET_LIMIT = _set_limit.on_conflict_do_update(
 _TAKE_TURNS = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("turn"), 0)))
 
 
-async def usage(tx: Tx, tenant_id: UUID, names: Sequence[str]) -> dict[str, int]:
+async def usage(
+    tx: Tx, tenant_id: UUID, names: Sequence[str], *more: sa.ColumnElement[Any]
+) -> tuple[dict[str, int], *tuple[Any, ...]]:
     """What the tenant uses of each, until the transaction ends: others of the tenant wait for it; where sums are kept,
-    they wait when they change them, which is later."""
+    they wait when they change them, which is later. And what else is asked of :tenant_id along with it."""
     if not all(QUOTAS[name].kept for name in names):
         await db.execute(tx, _TAKE_TURNS, turn=f"quota/{tenant_id}")
-    _, *used = await db.record(tx, _used(tuple(names)), tenant_id=tenant_id)
-    return dict(zip(names, used, strict=True))
+    _, *found = await db.record(tx, _used(tuple(names), *more), tenant_id=tenant_id)
+    used = found[: len(names)]
+    return dict(zip(names, used, strict=True)), *found[len(names) :]
 
 
 async def enforce(tx: Tx, tenant_id: UUID, before: dict[str, int]) -> None:
@@ -93,9 +96,9 @@ async def standings(tx: Tx, tenant_id: UUID, names: Iterable[str]) -> list[Stand
 
 
 @cache
-def _used(names: tuple[str, ...]) -> sa.Select[Any]:
-    """One row: the tenant's own limits by name, if it has some, and how much it uses of each."""
-    return sa.select(_LIMITS.scalar_subquery(), *(QUOTAS[name].used.scalar_subquery() for name in names))
+def _used(names: tuple[str, ...], *more: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """One row: the tenant's own limits by name, if it has some, how much it uses of each, and what else is asked."""
+    return sa.select(_LIMITS.scalar_subquery(), *(QUOTAS[name].used.scalar_subquery() for name in names), *more)
 
 
 async def set_limit(tx: Tx, tenant_id: UUID, name: str, most: int) -> None:

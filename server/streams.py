@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Self
 
 from google.protobuf.message import Message
 
@@ -9,6 +10,16 @@ from server.errors import ApiError
 
 EVERY = 1.0  # seconds
 STOPPING = "the server is stopping; connect again, with the last resume_token or offset"
+
+
+class Nothing:
+    """What follows on a stream's only request."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        raise StopAsyncIteration
 
 
 async def watched(

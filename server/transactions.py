@@ -101,12 +101,15 @@ class Transactions:
     @asynccontextmanager
     async def _within_quotas(self, call: Call) -> AsyncIterator[None]:
         """Raise QUOTA_EXCEEDED when more is taken in the block than the tenant may have, BUDGET_EXCEEDED before it."""
-        used = await quota.usage(call.tx, call.tenant_id, call.method.quota) if call.method.quota else None
-        if used is not None:
+        names = call.method.quota
+        if not names:
+            yield
+            return
+        used, denies = await quota.usage(call.tx, call.tenant_id, names, budgets.DENIES)
+        if denies:
             await budgets.within_budget(call.tx, call.tenant_id)
         yield
-        if used:
-            await quota.enforce(call.tx, call.tenant_id, used)
+        await quota.enforce(call.tx, call.tenant_id, used)
 
     async def _act(self, call: Call, request: Message) -> Message:
         async with self._within_quotas(call):

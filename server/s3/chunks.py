@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from typing import Any
 
+from rest_shim.streams import whole_body
 from server.errors import ApiError
 from server.s3.errors import S3Error, not_implemented
 from server.s3.signature import ALGORITHM, UNSIGNED, Claim, sign
@@ -62,6 +63,10 @@ class Payload:
         if not re.fullmatch(r"[0-9]{1,18}", said, re.ASCII):
             raise S3Error("InvalidArgument", "the length of the body has to be a number")
         return int(said)
+
+    def at_hand(self, scope: MutableMapping[str, Any]) -> bytes | None:
+        """What is to be stored, if all of it has come already and is not in chunks."""
+        return None if self.kind or self.announced or self.size is None else whole_body(scope)
 
     async def pieces(self) -> AsyncGenerator[bytes]:
         """What is to be stored, as it comes."""

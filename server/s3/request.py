@@ -102,8 +102,11 @@ class Request:
             identity=self.identity,
         )  # fmt: skip
 
-    async def push(self, method: str, first: Message) -> Any:
-        """The response of an RPC that takes the body as a stream."""
+    async def push(self, method: str, first: Any) -> Any:
+        """The response of an RPC that takes the body as a stream, or at once where it is all there."""
+        if (whole := self.payload.at_hand(self.scope)) is not None:
+            first.data = whole
+            return await self.call(method, first)
         requests = self.payload.requests(first)
         async with aclosing(requests), aclosing(self.stream(method, requests)) as responses:
             return await anext(responses)

@@ -23,8 +23,7 @@ from server.call import Call
 from server.errors import ApiError
 from server.object_downloads import Plan
 from server.object_rows import Object
-from server.object_uploads import Received
-from server.services.storage import StorageService
+from server.services.storage import StorageService, Uploaded
 
 if TYPE_CHECKING:
     from server.app import App
@@ -80,7 +79,7 @@ class PresignService:
 
     async def prepare_UploadPresigned(
         self, call: Call, first: pb.UploadPresignedRequest, more: AsyncIterator[pb.UploadPresignedRequest]
-    ) -> Received:
+    ) -> Uploaded:
         wanted = _alike(storage_pb2.UploadObjectRequest, first)
         await self._stand_in(call, self._claims("PUT", first), wanted)
         following = (_alike(storage_pb2.UploadObjectRequest, each) async for each in more)

@@ -46,7 +46,7 @@ from server.object_rows import (
     O,
     Object,
     Upload,
-    held_bucket,
+    entered_bucket,
     obey,
     own_bucket,
     readable_bucket,
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from server.app import App
 
 RESERVED = ("buckets", "cluster", "lifecycle", "multipart", "presign", "presigned", "versions")  # segments of our paths
+Uploaded = tuple[Received, dict[str, Any]]  # and the columns with what is told along with it
 TRIES = 3  # to read an object that is just being overwritten
 
 _tenant = B.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID)
@@ -151,10 +152,10 @@ class StorageService(MultipartUploads):
 
     async def prepare_UploadObject(
         self, call: Call, first: pb.UploadObjectRequest, more: AsyncIterator[pb.UploadObjectRequest]
-    ) -> Received:
+    ) -> Uploaded:
         if not first.key or "\0" in first.key:
             raise invalid("key", "this wants 1 to 1,024 bytes, and none of them zero")
-        object_rows.told(first.properties, first.tags)
+        told = object_rows.told(first.properties, first.tags)
         bucket = await self._lookups.bucket(first.bucket)
         if bucket is None or bucket.tenant_id != call.tenant_id:
             raise not_found("bucket", first.bucket)
@@ -163,7 +164,7 @@ class StorageService(MultipartUploads):
             async with self.app.db.reading() as tx:
                 latest = await object_rows.version(tx, bucket, first.key)
             object_versions.judge(bucket, first.key, latest, first.if_match, first.if_none_match)
-        return await object_uploads.prepared(self.app, call, bucket, first, more)
+        return await object_uploads.prepared(self.app, call, bucket, first, more), told
 
     async def UploadObject(self, call: Call, request: pb.UploadObjectRequest) -> pb.Object:
         [added] = await self.together_UploadObject([call], [request])
@@ -174,20 +175,20 @@ class StorageService(MultipartUploads):
     ) -> list[pb.Object]:
         tx, tenant_id, held, puts = calls[0].tx, calls[0].tenant_id, dict[str, Bucket](), list[Put]()
         for name in sorted({request.bucket for request in requests}):
-            held[name] = await held_bucket(tx, name, tenant_id)
+            keys = {request.key for request in requests if request.bucket == name}
+            held[name] = await entered_bucket(tx, name, tenant_id, keys)
         for call, request in zip(calls, requests, strict=True):
-            bucket, received = held[request.bucket], call.prepared
+            bucket, (received, told) = held[request.bucket], call.prepared
             obey(bucket, Question(call, request))
             content_type = request.properties.content_type or request.content_type or received.content_type
             puts.append(Put(
                 tx=call.tx, bucket=bucket, key=request.key, if_match=request.if_match,
                 if_none_match=request.if_none_match, columns={
                     "user_id": call.principal.user_id, "host": object_uploads.host(self.app),
-                    "is_public": request.is_public, "content_type": content_type, **received.columns(),
-                    **object_rows.told(request.properties, request.tags),
+                    "is_public": request.is_public, "content_type": content_type, **received.columns(), **told,
                 },
             ))  # fmt: skip
-        return [shown(row) for row in await object_versions.add(*puts)]
+        return [shown(row) for row in await object_versions.put_in(*puts)]
 
     async def prepare_DownloadObject(
         self, call: Call, request: pb.DownloadObjectRequest
