@@ -197,7 +197,7 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Tx]:
-        """A connection for reads: each statement sees what is committed when it runs."""
+        """A connection without a transaction: each statement sees what is committed when it runs, and is one by itself."""
         async with self.pool.acquire() as connection:
             yield Tx(connection)
 

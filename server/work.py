@@ -270,7 +270,7 @@ async def run_once(app: "App", lease: Lease) -> None:
                 again = await RECONCILERS[lease.kind](app, lease.id)
         except asyncio.CancelledError:
             with suppress(*db.LOST):
-                async with asyncio.timeout(2), app.db.transaction() as tx:
+                async with asyncio.timeout(2), app.db.reading() as tx:
                     await release(tx, lease, timedelta(0))
             raise
         except NotYet as reason:
@@ -279,7 +279,7 @@ async def run_once(app: "App", lease: Lease) -> None:
             log.warning("reconcile_failed", error=str(exception), exc_info=lease.attempts == 1)
             error, again = f"{type(exception).__name__}: {exception}", backoff(lease)
         RUNS.labels(lease.kind, "failed" if error else "OK").observe(time.perf_counter() - began)
-        async with app.db.transaction() as tx:
+        async with app.db.reading() as tx:
             await release(tx, lease, again, error)
 
 
@@ -299,7 +299,7 @@ class Worker:
                 self.app.bell.clear()  # before looking, so that a ring between looking and waiting is heard
                 free = self.app.config.concurrency - len(self.running)
                 try:
-                    async with self.app.db.transaction() as tx:
+                    async with self.app.db.reading() as tx:
                         leases = await take(self.app, tx, free) if free else []
                 except db.LOST as exception:
                     log.warning("work_unreachable", error=str(exception))
@@ -366,7 +366,7 @@ async def drain(app: "App") -> int:
     """Run everything due now, one at a time, until nothing is; how many ran. For tests."""
     ran = 0
     while True:
-        async with app.db.transaction() as tx:
+        async with app.db.reading() as tx:
             leases = await take(app, tx, 1)
         if not leases:
             return ran
