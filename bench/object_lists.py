@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 from bench import cloud
 from bench.cloud import Prepared
 from bench.figure import figure
-from bench.object_servers import Side, served
+from bench.object_servers import ONE_PROCESSOR, Side, served
 from bench.processes import Load, load
 from server import db, object_rows
 from server.db import Database
@@ -67,7 +67,7 @@ def pages(size: int) -> list[Page]:
 
 def measured(prepared: Prepared) -> list[dict[str, Any]]:
     with ExitStack() as stack:
-        sides = served(stack, prepared)
+        sides = served(stack, prepared, ONE_PROCESSOR)
         asked = [(side, page) for side in sides for size in SIZES for page in pages(size)]
         clients: list[Load] = [stack.enter_context(page.load(side)) for side, page in asked]
         taken: list[list[float]] = [[] for _ in asked]

@@ -1,9 +1,15 @@
 """Objects over HTTP: 1 KiB and 1 MiB put and got, and 1,000 listed, of our documented API and our S3 port, against moto
 and against Ceph's gateway.
 
-Each server has one processor, as ours has; what keeps its data (PostgreSQL, Ceph's monitor and store) has the clients'
-beside them. Ours and Ceph's answer a put when it is on the disk, moto when it is in memory. The requests are made and
-signed before the clock starts, and are the same for all that speak S3.
+There are two arrangements. In the first, our server is one process, and it and moto have one processor, the same; the
+clients have the others. Ceph's gateway is placed nowhere, nor is what keeps data: PostgreSQL, Ceph's monitor and its
+store. In the second, of which the figures say how many processes ours is, nothing is placed at all: our server is
+`thecloud up` with a process for each processor, and the others are as they are started; only what is small is asked
+for, more of it at once.
+
+Ours and Ceph's answer a put when it is on the disk, both in the folder for temporary files, which has to be on one;
+moto answers when it is in memory. The requests are made and signed before the clock starts, and are the same for all
+that speak S3.
 """
 
 import asyncio
@@ -12,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -23,12 +30,11 @@ import orjson
 from bench import cloud, object_requests
 from bench.cloud import Prepared
 from bench.figure import figure
-from bench.processes import SERVER, Load, load, python, running
+from bench.processes import CLIENTS, PROCESSORS, SERVER, Load, load, python, running
 from tests import ceph
 from tests.engines import PROBES
 
 SECONDS, ROUNDS = 1.0, 5
-AT_ONCE = (1, 16)
 LISTING = "?list-type=2&max-keys=1000"
 KEYS = 1000  # of a list, and objects of each size that are got
 
@@ -49,6 +55,24 @@ WORK = (
     Work("put of 1 MiB", "PUT", 2**20, 64, None), Work("get of 1 MiB", "GET", 2**20, 64, None),
     Work("list of 1,000", "LIST", 0, 1, None),
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Where servers and clients run, and what is measured of them then."""
+
+    name: str  # that those of its figures begin with, after the side's
+    command: tuple[str, ...]  # that starts our server
+    servers: list[int] | None  # the processors of ours and of moto; None: any
+    clients: list[int] | None
+    work: tuple[Work, ...]
+    at_once: tuple[int, ...]
+
+
+ONE_PROCESSOR = Arrangement("", ("serve",), SERVER, CLIENTS, WORK, (1, 16))
+WHOLE_MACHINE = Arrangement(
+    f"{len(PROCESSORS)} processes, ", ("up", "--workers", str(len(PROCESSORS))), None, None, WORK[:2], (16, 64)
+)
 
 
 @dataclass(frozen=True)
@@ -75,9 +99,9 @@ class Side:
         how = {"keys": self.keys} if self.headers is None else {"headers": self.headers}
         return {"address": self.address, "verb": "GET", "path": path, "bytes": 0, "count": 1} | how
 
-    def load(self, work: Work, at_once: int) -> Any:
+    def load(self, work: Work, at_once: int, processors: list[int] | None) -> Any:
         """A client with so many connections."""
-        return load(kind="objects", concurrency=at_once, **self.request(work))
+        return load(processors, kind="objects", concurrency=at_once, **self.request(work))
 
     def fill(self) -> None:
         """Have the bucket there that is listed, and what is got."""
@@ -104,60 +128,73 @@ class Side:
 
 
 def figures() -> Iterator[dict[str, Any]]:
-    yield from asyncio.run(measure())
-
-
-async def measure() -> list[dict[str, Any]]:
-    async with cloud.prepared() as prepared:
-        return await asyncio.to_thread(measured, prepared)
-
-
-def measured(prepared: Prepared) -> list[dict[str, Any]]:
+    missing = {
+        "moto": "" if find_spec("moto") else "moto is not installed: requirements-bench.lock has it",
+        "Ceph's gateway": "" if PROBES["s3"]() else "ceph-mon, ceph-osd, ceph-common and radosgw are not installed: "
+                                                    "make engines-for-tests",
+    }  # fmt: skip
     with ExitStack() as stack:
-        ours = served(stack, prepared)
-        others, missing = [], {}
-        for name, start in {"moto": moto, "Ceph's gateway": gateway}.items():
-            try:
-                others.append(start(stack))
-            except LookupError as error:
-                missing[name] = str(error)
+        gateways = [] if missing["Ceph's gateway"] else [gateway(stack)]  # one for all: it takes long to start
+        for arrangement in (ONE_PROCESSOR, WHOLE_MACHINE):
+            yield from asyncio.run(measure(arrangement, not missing["moto"], gateways))
+    for name, reason in missing.items():
+        if reason:
+            yield figure(f"objects against {name}", None, "", name, None, None, reason=reason)
+
+
+async def measure(arrangement: Arrangement, with_moto: bool, gateways: list[Side]) -> list[dict[str, Any]]:
+    async with cloud.prepared() as prepared:
+        return await asyncio.to_thread(measured, arrangement, prepared, with_moto, gateways)
+
+
+def measured(
+    arrangement: Arrangement, prepared: Prepared, with_moto: bool, gateways: list[Side]
+) -> list[dict[str, Any]]:  # fmt: skip
+    with ExitStack() as stack:
+        ours = served(stack, prepared, arrangement)
+        others = [moto(stack, arrangement), *gateways] if with_moto else gateways
         for side in (*ours, *others):
             side.fill()
-        found = [each for work in WORK for at_once in AT_ONCE for each in compared(work, at_once, ours, others)]
-    return found + [figure(f"objects against {name}", None, "", name, None, None, reason=reason)
-                    for name, reason in missing.items()]  # fmt: skip
+        return [
+            each for work in arrangement.work for at_once in arrangement.at_once
+            for each in compared(arrangement, work, at_once, ours, others)
+        ]  # fmt: skip
 
 
-def compared(work: Work, at_once: int, ours: list[Side], others: list[Side]) -> Iterator[dict[str, Any]]:
+def compared(
+    arrangement: Arrangement, work: Work, at_once: int, ours: list[Side], others: list[Side]
+) -> Iterator[dict[str, Any]]:
     """How often in a second each of ours does this, against each of the others."""
     sides = [*ours, *others]
     taken: dict[str, list[float]] = {side.name: [] for side in sides}
     with ExitStack() as stack:
-        clients: list[Load] = [stack.enter_context(side.load(work, at_once)) for side in sides]
+        clients: list[Load] = [stack.enter_context(side.load(work, at_once, arrangement.clients)) for side in sides]
         for number in range(ROUNDS + 1):
             for side, client in zip(sides, clients, strict=True):
                 rate = client.rate(SECONDS)
                 if number:
                     taken[side.name].append(rate)
     rates = {name: median(each) for name, each in taken.items()}
-    sys.stderr.write(f"  {work.name}, {at_once} at once: { ({name: round(rate) for name, rate in rates.items()}) }\n")
+    what = f"{arrangement.name}{work.name}, {at_once} at once"
+    sys.stderr.write(f"  {what}: { ({name: round(rate) for name, rate in rates.items()}) }\n")
     for our in ours:
         for other in others:
             goal = work.goal if other.name == "moto" else 1.0
-            rate, name = rates[our.name], f"{our.name}, {work.name}, {at_once} at once"
-            yield figure(name, round(rate), "requests/s", other.name, rate / rates[other.name], goal)
+            rate = rates[our.name]
+            yield figure(f"{our.name}, {what}", round(rate), "requests/s", other.name, rate / rates[other.name], goal)
 
 
-def served(stack: ExitStack, prepared: Prepared) -> list[Side]:
+def served(stack: ExitStack, prepared: Prepared, arrangement: Arrangement) -> list[Side]:
     """Our server, as the documented API and as S3."""
     folder = Path(stack.enter_context(TemporaryDirectory()))
     environment = {
         "THECLOUD_DATABASE_URL": prepared.url, "THECLOUD_RATE_LIMIT": str(cloud.NO_LIMIT),
-        "THECLOUD_DATA": str(folder),
+        "THECLOUD_DATA": str(folder), "THECLOUD_HOST": "bench",  # not that of the instances: nobody runs them
     }  # fmt: skip
     server = stack.enter_context(running(
-        *python("server", "serve", "--http", "127.0.0.1:0", "--s3", "127.0.0.1:0", "--grpc", "127.0.0.1:0"),
-        processors=SERVER, environment=environment, quiet=True,
+        *python("server", *arrangement.command),
+        *("--http", "127.0.0.1:0", "--s3", "127.0.0.1:0", "--grpc", "127.0.0.1:0"),
+        processors=arrangement.servers, environment=environment, quiet=True,
     ))  # fmt: skip
     rest, s3 = server.wait_for(r"REST\s+http://(\S+)"), server.wait_for(r"S3\s+http://(\S+)")
     server.wait_for("ready")
@@ -177,25 +214,17 @@ def served(stack: ExitStack, prepared: Prepared) -> list[Side]:
     ]
 
 
-def moto(stack: ExitStack) -> Side:
-    """moto's own server. Raises LookupError where it is not installed."""
-    try:
-        import moto  # noqa: F401
-    except ImportError:
-        raise LookupError("moto is not installed: requirements-bench.lock has it") from None
-    server = stack.enter_context(
-        running(*python("moto.server", "-H", "127.0.0.1", "-p", "0"), processors=SERVER, log=True)
-    )
+def moto(stack: ExitStack, arrangement: Arrangement) -> Side:
+    """moto's own server."""
+    command = python("moto.server", "-H", "127.0.0.1", "-p", "0")
+    server = stack.enter_context(running(*command, processors=arrangement.servers, log=True))
     address = "127.0.0.1:" + server.wait_for(r"http://127\.0\.0\.1:(\d+)")
     server.forget_output()
     return Side("moto", address, "", LISTING, keys=("bench", "bench"))
 
 
 def gateway(stack: ExitStack) -> Side:
-    """A Ceph of its own. Raises LookupError where its programs are not installed."""
-    if not PROBES["s3"]():
-        raise LookupError("ceph-mon, ceph-osd, ceph-common and radosgw are not installed: make engines-for-tests")
-    config = stack.enter_context(ceph.running())
+    """A Ceph of its own."""
+    config = stack.enter_context(ceph.running(on_disk=True))
     url = stack.enter_context(ceph.gateway(config))
-    return Side("Ceph's gateway", url.removeprefix("http://"), "", "?list-type=2&max-keys=1000",
-                keys=(ceph.ACCESS_KEY, ceph.SECRET_KEY))  # fmt: skip
+    return Side("Ceph's gateway", url.removeprefix("http://"), "", LISTING, keys=(ceph.ACCESS_KEY, ceph.SECRET_KEY))

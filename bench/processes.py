@@ -2,7 +2,8 @@
 
 Where there is more than one processor, what is measured has the first for itself and its
 clients the others, so that neither slows the other and the measured side is the one that is
-busy. Both sides of a comparison are placed alike. `setpriv` has the kernel end each with us.
+busy; or all have all of them. Both sides of a comparison are placed alike. `setpriv` has the
+kernel end each with us.
 """
 
 import os
@@ -121,9 +122,9 @@ class Load:
 
 
 @contextmanager
-def load(**what: Any) -> Iterator[Load]:
+def load(processors: list[int] | None = CLIENTS, **what: Any) -> Iterator[Load]:
     """A client that calls as bench/load.py's `main` says."""
-    with running(*python("bench.load", orjson.dumps(what).decode()), processors=CLIENTS) as process:
+    with running(*python("bench.load", orjson.dumps(what).decode()), processors=processors) as process:
         process.wait_for("ready\n")
         yield Load(process)
 

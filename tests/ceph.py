@@ -1,6 +1,6 @@
-"""A Ceph for tests: one monitor and one store in memory, on loopback, with a pool named rbd. Ready in seconds.
+"""A Ceph for tests: one monitor and one store, on loopback, with a pool named rbd. Ready in seconds.
 
-With a gateway it is an S3 server too.
+The store is in memory, for benchmarks on the disk. With a gateway it is an S3 server too.
 """
 
 import os
@@ -16,7 +16,7 @@ from urllib.request import urlopen
 from uuid import uuid4
 
 PATIENCE = 60.0
-BYTES = 8 * 2**30  # that it has room for; memory is taken as they are written
+BYTES = 8 * 2**30  # that it has room for; memory, or the disk, is taken as they are written
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 PROGRAMS = ("ceph-mon", "ceph-osd", "monmaptool", "ceph", "rbd")
 GATEWAY_PROGRAMS = ("radosgw", "radosgw-admin")
@@ -41,24 +41,36 @@ mon data = {folder}/mon
 mon data avail crit = 1
 mon allow pool size one = true
 osd data = {folder}/osd
-osd objectstore = memstore
-memstore device bytes = {bytes}
 osd pool default size = 1
 osd pool default pg num = 4
 osd crush chooseleaf type = 0
 """
+IN_MEMORY = f"""osd objectstore = memstore
+memstore device bytes = {BYTES}
+"""
+ON_DISK = f"""osd objectstore = bluestore
+bluestore block create = true
+bluestore block size = {BYTES}
+bluestore fsck on mount = false
+osd memory target = {2**30}
+"""
 
 
 @contextmanager
-def running() -> Iterator[Path]:
-    """Its configuration. All of it is gone at the end."""
+def running(*, on_disk: bool = False) -> Iterator[Path]:
+    """Its configuration. All of it is gone at the end.
+
+    `on_disk`: the store is a file in the folder for temporary files, which then has to be on a disk and no tmpfs, and a
+    write is answered when it is there for good.
+    """
     cluster, store = str(uuid4()), str(uuid4())
     monitor = f"[v2:127.0.0.1:{port()},v1:127.0.0.1:{port()}]"  # the kernel speaks v1
     with ExitStack() as stack:
         folder = Path(mkdtemp(prefix="thecloud-ceph-"))  # short: a socket's path has 108 characters at most
         stack.callback(shutil.rmtree, folder)
         config, monitors = folder / "ceph.conf", folder / "monitors"
-        config.write_text(CONFIG.format(cluster=cluster, monitor=monitor, folder=folder, bytes=BYTES))
+        store_kind = ON_DISK if on_disk else IN_MEMORY
+        config.write_text(CONFIG.format(cluster=cluster, monitor=monitor, folder=folder) + store_kind)
         for data in ("mon", "osd"):
             (folder / data).mkdir()
         run("monmaptool", "--create", "--fsid", cluster, "--addv", "a", monitor, str(monitors))
