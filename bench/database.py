@@ -57,7 +57,7 @@ async def measure() -> list[float]:
 
 
 def ours(tx: Tx, prepared: Prepared) -> Read:
-    statement = db._page(Instance, instances._listed, False)
+    statement = pages.newest_first(Instance, instances._listed, False)
 
     async def read() -> int:
         await db.record(tx, _OWNER_OF, hash=auth.digest(prepared.key))
@@ -79,7 +79,7 @@ def as_rows(tx: Tx, prepared: Prepared) -> Read:
 
 def by_hand(tx: Tx, prepared: Prepared) -> Read:
     owner, _ = db.sql(_OWNER_OF, {"hash": b""})
-    page, _ = db.sql(db._page(Instance, instances._listed, False), values(prepared))
+    page, _ = db.sql(pages.newest_first(Instance, instances._listed, False), values(prepared))
     connection = tx.connection
 
     async def read() -> int:
@@ -90,7 +90,7 @@ def by_hand(tx: Tx, prepared: Prepared) -> Read:
 
 
 def sqlalchemy(connection: Any, prepared: Prepared) -> Read:
-    statement: sa.Select[Any] = db._page(Instance, instances._listed, False)
+    statement: sa.Select[Any] = pages.newest_first(Instance, instances._listed, False)
 
     async def read() -> int:
         (await connection.execute(_OWNER_OF, {"hash": auth.digest(prepared.key)})).first()

@@ -32,8 +32,8 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
     text = message.field.add(name="text", number=1, type=FIELD.TYPE_STRING, label=FIELD.LABEL_OPTIONAL)
     number = message.field.add(name="number", number=2, type=FIELD.TYPE_INT32, label=FIELD.LABEL_OPTIONAL)
     rules = validate_pb2.field
-    text.options.Extensions[rules].string.MergeFrom(validate_pb2.StringRules(min_len=1, max_len=256))
-    number.options.Extensions[rules].int32.MergeFrom(validate_pb2.Int32Rules(gte=0, lte=1000))
+    text.options.Extensions[rules].string.MergeFrom(validate_pb2.StringRules(min_len=1, max_len=256))  # type: ignore[index]
+    number.options.Extensions[rules].int32.MergeFrom(validate_pb2.Int32Rules(gte=0, lte=1000))  # type: ignore[index]
     service = file.service.add(name="EchoService")
     method = service.method.add(name="Echo", input_type=".bench.EchoMessage", output_type=".bench.EchoMessage")
     rule = options_pb2.Rule(permission="instance:read", live=True)
@@ -41,7 +41,7 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
     return file
 
 
-descriptor_pool.Default().Add(_file())  # type: ignore[no-untyped-call]
+descriptor_pool.Default().Add(_file())
 SERVICE: ServiceDescriptor = descriptor_pool.Default().FindServiceByName("bench.EchoService")
 EchoMessage: Any = GetMessageClass(SERVICE.methods_by_name["Echo"].input_type)
 

@@ -70,7 +70,10 @@ class Http(asyncio.Protocol):
 
 async def http_caller(address: str, requests: Iterator[bytes]) -> Call:
     host, _, port = address.rpartition(":")
-    connect = lambda: asyncio.get_running_loop().create_connection(Http, host, int(port))  # noqa: E731
+
+    async def connect() -> tuple[Any, Http]:
+        return await asyncio.get_running_loop().create_connection(Http, host, int(port))
+
     _, connection = await connect()
 
     async def call() -> None:

@@ -65,7 +65,9 @@ async def measure() -> tuple[float, float]:
 
 async def watch(channel: grpc.aio.Channel, prepared: Prepared) -> float:
     request = pb.WatchRequest(resume_token=token(prepared.tenant_id, 0))
-    call = WatchServiceStub(channel).Watch(request, metadata=[("x-api-key", prepared.key)])
+    call = WatchServiceStub(channel).Watch(  # type: ignore[no-untyped-call]
+        request, metadata=[("x-api-key", prepared.key)]
+    )
     began, seen = perf_counter(), 0
     async for event in call:
         seen += 1

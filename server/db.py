@@ -197,7 +197,7 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Tx]:
-        """A connection without a transaction: each statement sees what is committed when it runs, and is one by itself."""
+        """A connection outside a transaction: each statement is one by itself, and sees what is committed by then."""
         async with self.pool.acquire() as connection:
             yield Tx(connection)
 

@@ -8,26 +8,29 @@ groups, and the less each one costs.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 R = TypeVar("R")
 MOST = 64  # of one group
 
 
-class Groups(Generic[T, R]):
+class Groups(Generic[K, T, R]):
     """Groups of what has the same key; at any moment one of each key is being served.
 
-    `serve` gives a result for each of a group, in its order; one that is an exception is raised to who asked. What it
-    raises is raised to all.
+    `serve` is given the key, and what tells who is in the group: all who wait when it is first called. It gives a
+    result for each of them, in their order; one that is an exception is raised to who asked. What it raises is raised
+    to all.
     """
 
-    def __init__(self, serve: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]]) -> None:
+    def __init__(self, serve: Callable[[K, Callable[[], Sequence[T]]], Awaitable[Sequence[R | Exception]]]) -> None:
         self._serve = serve
-        self._waiting: dict[Hashable, deque[tuple[T, asyncio.Future[R]]]] = {}
+        self._waiting: dict[K, deque[tuple[T, asyncio.Future[R]]]] = {}
         self._tasks = set[asyncio.Task[None]]()
 
-    async def join(self, key: Hashable, item: T) -> R:
+    async def join(self, key: K, item: T) -> R:
         """The result of what begins to be served after this. Who is cancelled may be served all the same."""
         done: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         if key in self._waiting:
@@ -39,24 +42,38 @@ class Groups(Generic[T, R]):
             task.add_done_callback(self._tasks.discard)
         return await done
 
-    async def _run(self, key: Hashable) -> None:
+    async def _run(self, key: K) -> None:
         waiting, group = self._waiting[key], list[tuple[T, asyncio.Future[R]]]()
         try:
-            while waiting:
-                group = [waiting.popleft() for _ in range(min(MOST, len(waiting)))]
-                group = [each for each in group if not each[1].done()]
-                if group:
-                    _tell(group, await self._served([item for item, _ in group]))
+            while _somebody(waiting):
+                group = []
+                members = partial(_members, group, waiting)
+                try:
+                    results = await self._serve(key, members)
+                except Exception as error:
+                    results = [error for _ in members()]
+                _tell(group, results)
         finally:
             del self._waiting[key]
             for _, done in (*group, *waiting):  # the server ends, and nobody is left waiting
                 done.cancel()
 
-    async def _served(self, items: Sequence[T]) -> Sequence[R | Exception]:
-        try:
-            return await self._serve(items)
-        except Exception as error:
-            return [error for _ in items]
+
+def _somebody(waiting: deque[tuple[T, asyncio.Future[R]]]) -> bool:
+    """Whether anybody still waits. Who has left is forgotten."""
+    while waiting and waiting[0][1].done():
+        waiting.popleft()
+    return bool(waiting)
+
+
+def _members(
+    group: list[tuple[T, asyncio.Future[R]]], waiting: deque[tuple[T, asyncio.Future[R]]]
+) -> Sequence[T]:  # fmt: skip
+    """What they ask for who are in the group; at first, all who wait. Nothing if they have all left meanwhile."""
+    while not group and waiting:
+        some = [waiting.popleft() for _ in range(min(MOST, len(waiting)))]
+        group += [each for each in some if not each[1].done()]
+    return [item for item, _ in group]
 
 
 def _tell(group: Sequence[tuple[T, asyncio.Future[R]]], results: Sequence[R | Exception]) -> None:

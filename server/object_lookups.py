@@ -1,7 +1,7 @@
 """Which version of an object a request means, and whether its caller may read that."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -73,13 +73,14 @@ class ObjectLookups:
                 return await readable(tx, question)
         return _may_read(question, await self._latest.join(None, (request.bucket, request.key)))
 
-    async def _named(self, names: Sequence[str]) -> Sequence[Bucket | None]:
+    async def _named(self, _: None, asked: Callable[[], Sequence[str]]) -> Sequence[Bucket | None]:
+        names = asked()
         async with asyncio.timeout(self._seconds), self._db.reading() as tx:
             found = {bucket.name: bucket for bucket in await db.rows(tx, Bucket, _NAMED, names=[*{*names}])}
         return [found.get(name) for name in names]
 
-    async def _both(self, asked: Sequence[tuple[str, str]]) -> Sequence[Found | None]:
-        names, keys = zip(*asked, strict=True)
+    async def _both(self, _: None, asked: Callable[[], Sequence[tuple[str, str]]]) -> Sequence[Found | None]:
+        names, keys = zip(*asked(), strict=True)
         async with asyncio.timeout(self._seconds), self._db.reading() as tx:
             return [_found(each) for each in await db.records(tx, _EACH_LATEST, names=names, keys=keys)]
 

@@ -67,14 +67,13 @@ _TAKE_TURNS = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(s
 
 async def usage(
     tx: Tx, tenant_id: UUID, names: Sequence[str], *more: sa.ColumnElement[Any]
-) -> tuple[dict[str, int], *tuple[Any, ...]]:
+) -> tuple[dict[str, int], list[Any]]:
     """What the tenant uses of each, until the transaction ends: others of the tenant wait for it; where sums are kept,
     they wait when they change them, which is later. And what else is asked of :tenant_id along with it."""
     if not all(QUOTAS[name].kept for name in names):
         await db.execute(tx, _TAKE_TURNS, turn=f"quota/{tenant_id}")
     _, *found = await db.record(tx, _used(tuple(names), *more), tenant_id=tenant_id)
-    used = found[: len(names)]
-    return dict(zip(names, used, strict=True)), *found[len(names) :]
+    return dict(zip(names, found, strict=False)), found[len(names) :]
 
 
 async def enforce(tx: Tx, tenant_id: UUID, before: dict[str, int]) -> None:

@@ -8,20 +8,28 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
+from uuid import UUID
 
 import asyncpg
+import sqlalchemy as sa
 import structlog
 from google.protobuf.message import Message
+from sqlalchemy.dialects import postgresql
 
 from server import audit, budgets, idempotency, quota, rating
-from server.call import Call
-from server.db import Database
+from server.call import Call, Method
+from server.db import Database, Tx
 from server.errors import ApiError
 from server.groups import Groups
 
 log = structlog.get_logger()
 T = TypeVar("T")
 Sent = tuple[Call, Message]
+TURN = sa.func.pg_advisory_xact_lock(
+    sa.func.hashtextextended(sa.func.concat("together/", sa.bindparam("tenant_id", type_=postgresql.UUID)), 0)
+)
+"""Taken by those who do the calls of a tenant together: so each group has all who wait for the one before, in whichever
+process that is."""
 TRIES = 3  # of a transaction that the database ended because of another one
 UNDONE = (ApiError, asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)  # after these nothing is committed
 
@@ -38,9 +46,9 @@ class Transactions:
         act = self._rehearse if getattr(request, "validate_only", False) else self._mutate
         try:
             if call.method.together and act == self._mutate and "idempotency-key" not in call.metadata:
-                response = await self._groups.join((call.method, call.tenant), (call, request))
+                response = await self._groups.join((call.method, call.tenant_id), (call, request))
             else:
-                response = await self._commit(call, partial(act, call, request))
+                response = await self._commit(partial(act, call, request), call.principal.email, call.request_id)
         except ApiError:  # after which nothing is committed for sure
             await self._undo(call)
             raise
@@ -56,11 +64,11 @@ class Transactions:
             except Exception as exception:
                 log.warning("undo_failed", rpc=call.method.full_name, error=repr(exception))
 
-    async def _commit(self, call: Call, act: Callable[[], Awaitable[T]]) -> T:
+    async def _commit(self, act: Callable[[Tx], Awaitable[T]], actor: str, request_id: str) -> T:
         for attempt in range(1, TRIES + 1):
             try:
-                async with self._db.transaction(call.principal.email, call.request_id) as call.tx:
-                    return await act()
+                async with self._db.transaction(actor, request_id) as tx:
+                    return await act(tx)
             except _RolledBack as ended:
                 return ended.response  # type: ignore[return-value]
             except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError):
@@ -68,29 +76,35 @@ class Transactions:
                     raise ApiError("UNAVAILABLE", "too many changes at once; try again") from None
         raise AssertionError("unreachable")
 
-    async def _commit_together(self, group: Sequence[Sent]) -> Sequence[Message | Exception]:
+    async def _commit_together(
+        self, of: tuple[Method, UUID], members: Callable[[], Sequence[Sent]]
+    ) -> Sequence[Message | Exception]:
         """The response to each of these calls of one method and tenant, or what is wrong with it."""
-        (first, _), *others = group
         try:
-            return await self._commit(first, partial(self._mutate_together, group))
+            return await self._commit(partial(self._mutate_together, *of, members), "", "")
         except Exception as error:
-            if not others or not isinstance(error, UNDONE):
+            group = members()
+            if len(group) < 2 or not isinstance(error, UNDONE):
                 return [error for _ in group]
-        return [each for one in group for each in await self._commit_together([one])]
+        return [response for each in group for response in await self._commit_together(of, partial(list, [each]))]
 
-    async def _mutate_together(self, group: Sequence[Sent]) -> Sequence[Message]:
-        calls, requests = zip(*group, strict=True)
-        first, *others = calls
-        for call in others:
-            call.tx = first.tx.part(call.principal.email, call.request_id)
-        async with self._within_quotas(first):
-            responses = await first.method.together(calls, requests)
+    async def _mutate_together(
+        self, method: Method, tenant_id: UUID, members: Callable[[], Sequence[Sent]], tx: Tx
+    ) -> Sequence[Message]:
+        assert method.together
+        async with self._within_quotas(tx, method, tenant_id, TURN):  # others join while it is waited for
+            group = members()
+            for call, _ in group:
+                call.tx = tx.part(call.principal.email, call.request_id)
+            calls, requests = [call for call, _ in group], [request for _, request in group]
+            responses = await method.together(calls, requests) if group else ()
         for call, request, response in zip(calls, requests, responses, strict=True):
             self._record(call, request, response)
-        return responses  # type: ignore[no-any-return]
+        return responses
 
-    async def _rehearse(self, call: Call, request: Message) -> Message:
+    async def _rehearse(self, call: Call, request: Message, tx: Tx) -> Message:
         """The response there would be, without its secrets, and what it would cost."""
+        call.tx = tx
         response: Any = await self._act(call, request)
         response.estimated_price_per_hour = float(await rating.estimate(call.tx, call.tx.changes))
         for each in response.DESCRIPTOR.fields:
@@ -99,28 +113,28 @@ class Transactions:
         raise _RolledBack(response)
 
     @asynccontextmanager
-    async def _within_quotas(self, call: Call) -> AsyncIterator[None]:
+    async def _within_quotas(
+        self, tx: Tx, method: Method, tenant_id: UUID, *more: sa.ColumnElement[Any]
+    ) -> AsyncIterator[None]:
         """Raise QUOTA_EXCEEDED when more is taken in the block than the tenant may have, BUDGET_EXCEEDED before it."""
-        names = call.method.quota
-        if not names:
-            yield
-            return
-        used, denies = await quota.usage(call.tx, call.tenant_id, names, budgets.DENIES)
+        used, (denies, *_) = await quota.usage(tx, tenant_id, method.quota, budgets.DENIES, *more)
         if denies:
-            await budgets.within_budget(call.tx, call.tenant_id)
+            await budgets.within_budget(tx, tenant_id)
         yield
-        await quota.enforce(call.tx, call.tenant_id, used)
+        await quota.enforce(tx, tenant_id, used)
 
     async def _act(self, call: Call, request: Message) -> Message:
-        async with self._within_quotas(call):
+        if not call.method.quota:
+            return await call.method.function(call, request)  # type: ignore[no-any-return]
+        async with self._within_quotas(call.tx, call.method, call.tenant_id):
             response: Message = await call.method.function(call, request)
         return response
 
     def _record(self, call: Call, request: Message, response: Message) -> None:
         audit.record(call.tx, call, "success", call.method.target(request, response), **call.details(request))
 
-    async def _mutate(self, call: Call, request: Message) -> Message:
-        method = call.method
+    async def _mutate(self, call: Call, request: Message, tx: Tx) -> Message:
+        method, call.tx = call.method, tx
         key = None if method.anyone else call.metadata.get("idempotency-key")
         if key and (before := await idempotency.replay(call, key, request)) is not None:
             call.headers["idempotency-replayed"] = "true"

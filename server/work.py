@@ -18,7 +18,7 @@ its runs before their leases do, so that two workers never run one resource at a
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -66,6 +66,8 @@ class NotYet(Exception):
 
 Reconciler = Callable[["App", UUID], Awaitable[timedelta | None]]
 RECONCILERS: dict[str, Reconciler] = {}
+TOGETHER: dict[str, Callable[["App", Sequence[UUID]], Awaitable[None]]] = {}
+"""What finishes many resources of a kind at once, which have no reconciler of their own."""
 LONGER: dict[str, float] = {}  # seconds of one run, of kinds that may have more than LIMIT
 
 
@@ -211,7 +213,7 @@ TAKE = (
 async def take(app: "App", tx: Tx, limit: int) -> list[Lease]:
     """Lease up to `limit` due rows that this host may run, the longest overdue first."""
     found = await db.records(
-        tx, TAKE, at_host=app.config.host, kinds=list(RECONCILERS), most=limit, new_lease=uuid4(),
+        tx, TAKE, at_host=app.config.host, kinds=[*RECONCILERS, *TOGETHER], most=limit, new_lease=uuid4(),
         lasting=timedelta(seconds=app.config.lease_seconds),
     )  # fmt: skip
     return [Lease(*each.values()) for each in found]
@@ -222,7 +224,13 @@ _mine = sa.and_(
     WORK.c.lease == sa.bindparam("its_lease"),
 )  # fmt: skip
 _no_wake_since = WORK.c.wakes == sa.bindparam("its_wakes")
-FINISH = sa.delete(WORK).where(_mine, _no_wake_since)
+_ours = db.together({"kinds": sa.Text, "ids": postgresql.UUID, "leases": postgresql.UUID, "wakings": sa.BigInteger})
+FINISH = (
+    sa.delete(WORK)
+    .where(WORK.c.kind == _ours.c.kinds, WORK.c.id == _ours.c.ids, WORK.c.lease == _ours.c.leases,
+           WORK.c.wakes == _ours.c.wakings)
+    .returning(WORK.c.kind, WORK.c.id)
+)  # fmt: skip
 GIVE_BACK = (
     sa.update(WORK)
     .where(_mine)
@@ -243,16 +251,21 @@ RENEW = (
 )
 
 
-async def release(tx: Tx, lease: Lease, again: timedelta | None, error: str | None = None) -> None:
-    """Give the row back. A wake that came during the run wins: the row stays, due at once.
+async def release(tx: Tx, leases: Sequence[Lease], again: timedelta | None, error: str | None = None) -> None:
+    """Give the rows back. A wake that came during the run wins: the row stays, due at once.
 
     A lease that ran out and was taken by another is no longer ours to give back; then this does nothing.
     """
-    key = {"its_kind": lease.kind, "its_id": lease.id, "its_lease": lease.lease, "its_wakes": lease.wakes}
-    if again is None and await db.execute(tx, FINISH, **key):
-        return
+    if again is None:
+        done = {(each["kind"], each["id"]) for each in await db.records(
+            tx, FINISH, kinds=[lease.kind for lease in leases], ids=[lease.id for lease in leases],
+            leases=[lease.lease for lease in leases], wakings=[lease.wakes for lease in leases],
+        )}  # fmt: skip
+        leases = [lease for lease in leases if (lease.kind, lease.id) not in done]
     error = error and error.replace("\0", "")  # which PostgreSQL's text cannot hold
-    await db.execute(tx, GIVE_BACK, **key, again=again or timedelta(0), error=error)
+    for lease in leases:
+        await db.execute(tx, GIVE_BACK, its_kind=lease.kind, its_id=lease.id, its_lease=lease.lease,
+                         its_wakes=lease.wakes, again=again or timedelta(0), error=error)  # fmt: skip
 
 
 def backoff(lease: Lease) -> timedelta:
@@ -261,26 +274,41 @@ def backoff(lease: Lease) -> timedelta:
     return timedelta(seconds=min(2.0 ** min(lease.attempts - 1, 20), slowest) * random.uniform(0.5, 1))
 
 
-async def run_once(app: "App", lease: Lease) -> None:
-    """Run one leased row, and give it back."""
-    error, again, began = None, None, time.perf_counter()
+def runs(leases: Sequence[Lease]) -> list[list[Lease]]:
+    """What is run by itself of these: all of a kind that is finished together, else one."""
+    by_kind: dict[str, list[Lease]] = {}
+    for lease in leases:
+        by_kind.setdefault(lease.kind, []).append(lease)
+    return [run for kind, its in by_kind.items() for run in ([its] if kind in TOGETHER else [[lease] for lease in its])]
+
+
+async def run_once(app: "App", leases: Sequence[Lease]) -> None:
+    """Run leased rows, one or several that are finished together, and give them back."""
+    error, again, began, lease = None, None, time.perf_counter(), leases[0]
     with structlog.contextvars.bound_contextvars(kind=lease.kind, id=str(lease.id), attempt=lease.attempts):
         try:
             async with asyncio.timeout(LONGER.get(lease.kind, LIMIT)):
-                again = await RECONCILERS[lease.kind](app, lease.id)
+                if lease.kind in TOGETHER:
+                    await TOGETHER[lease.kind](app, [each.id for each in leases])
+                else:
+                    again = await RECONCILERS[lease.kind](app, lease.id)
         except asyncio.CancelledError:
             with suppress(*db.LOST):
                 async with asyncio.timeout(2), app.db.reading() as tx:
-                    await release(tx, lease, timedelta(0))
+                    await release(tx, leases, timedelta(0))
             raise
         except NotYet as reason:
             error, again = str(reason), backoff(lease)
         except Exception as exception:
+            if len(leases) > 1:  # of which one may be to blame
+                for each in leases:
+                    await run_once(app, [each])
+                return
             log.warning("reconcile_failed", error=str(exception), exc_info=lease.attempts == 1)
             error, again = f"{type(exception).__name__}: {exception}", backoff(lease)
         RUNS.labels(lease.kind, "failed" if error else "OK").observe(time.perf_counter() - began)
         async with app.db.reading() as tx:
-            await release(tx, lease, again, error)
+            await release(tx, leases, again, error)
 
 
 class Worker:
@@ -304,9 +332,9 @@ class Worker:
                 except db.LOST as exception:
                     log.warning("work_unreachable", error=str(exception))
                     leases = []
-                for lease in leases:
-                    task = group.create_task(self._guarded(lease))
-                    self.running[task] = lease.lease
+                for run in runs(leases):
+                    task = group.create_task(self._guarded(run))
+                    self.running[task] = run[0].lease
                     task.add_done_callback(self._ended)
                 if not leases:
                     with suppress(TimeoutError):
@@ -337,12 +365,12 @@ class Worker:
         del self.running[task]
         self.app.bell.set()
 
-    async def _guarded(self, lease: Lease) -> None:
+    async def _guarded(self, leases: Sequence[Lease]) -> None:
         """A run whose failure to give back (the database is gone) ends nothing but itself."""
         try:
-            await run_once(self.app, lease)
+            await run_once(self.app, leases)
         except db.LOST as exception:
-            log.warning("release_failed", kind=lease.kind, id=str(lease.id), error=str(exception))
+            log.warning("release_failed", kind=leases[0].kind, id=str(leases[0].id), error=str(exception))
 
     async def _renew(self) -> None:
         lasting = self.app.config.lease_seconds
@@ -370,5 +398,5 @@ async def drain(app: "App") -> int:
             leases = await take(app, tx, 1)
         if not leases:
             return ran
-        await run_once(app, leases[0])
+        await run_once(app, leases)
         ran += 1

@@ -1,7 +1,7 @@
 """What waits for the same is served together."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -13,17 +13,21 @@ class Server:
 
     def __init__(self) -> None:
         self.groups: list[list[int]] = []
-        self.go = asyncio.Event()
+        self.ready, self.go = asyncio.Event(), asyncio.Event()
+        self.ready.set()
 
-    async def __call__(self, items: Sequence[int]) -> list[int | Exception]:
+    async def __call__(self, _: str, members: Callable[[], Sequence[int]]) -> list[int | Exception]:
+        await self.ready.wait()
+        items = members()
+        assert members() == items
         self.groups.append([*items])
         await self.go.wait()
-        if min(items) < 0:
+        if min(items, default=0) < 0:
             raise LookupError("negative")
         return [2 * item if item else ValueError("zero") for item in items]
 
 
-async def begun(groups: Groups[int, int], *items: int, key: str = "") -> list[asyncio.Future[int]]:
+async def begun(groups: Groups[str, int, int], *items: int, key: str = "") -> list[asyncio.Future[int]]:
     tasks = [asyncio.ensure_future(groups.join(key, item)) for item in items]
     await asyncio.sleep(0.01)
     return tasks
@@ -39,6 +43,25 @@ async def test_those_that_come_meanwhile_go_together_in_their_order() -> None:
     assert server.groups == [[1], [2, 3, 4]]
     assert await groups.join("", 5) == 10
     assert server.groups[2:] == [[5]]
+
+
+async def test_those_that_come_before_it_is_ready_join_the_first() -> None:
+    server = Server()
+    groups = Groups(server)
+    server.ready.clear()
+    first, left, last = [*await begun(groups, 1), *await begun(groups, 2, 3)]
+    left.cancel()
+    server.go.set()
+    server.ready.set()
+    assert (await first, await last) == (2, 6)
+    assert server.groups == [[1, 3]]
+    server.ready.clear()
+    [only] = await begun(groups, 4)
+    only.cancel()
+    await asyncio.sleep(0)
+    server.ready.set()
+    assert await groups.join("", 5) == 10
+    assert server.groups[1:] == [[], [5]] or server.groups[1:] == [[5]]
 
 
 async def test_keys_do_not_wait_for_each_other_and_groups_have_a_bound() -> None:

@@ -46,7 +46,7 @@ async def take(app: App, limit: int = 10) -> list[Lease]:
 
 async def release(app: App, lease: Lease, again: timedelta | None = None, error: str | None = None) -> None:
     async with app.db.transaction() as tx:
-        await work.release(tx, lease, again, error)
+        await work.release(tx, [lease], again, error)
 
 
 async def row(app: App) -> Any:

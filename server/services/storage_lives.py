@@ -1,5 +1,6 @@
 """What becomes of buckets, blobs and uploads after the replies: emptied, deleted, swept."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -10,7 +11,7 @@ from sqlalchemy.dialects import postgresql
 from server import changes, db, object_versions
 from server.db import Tx
 from server.object_rows import Bucket, LifecycleRule, O, Object, Part, Upload
-from server.work import LONGER, RECONCILERS, every
+from server.work import LONGER, RECONCILERS, TOGETHER, every
 
 if TYPE_CHECKING:
     from server.app import App
@@ -62,13 +63,7 @@ async def reconcile_bucket(app: "App", id: UUID) -> timedelta | None:
         return None
 
 
-async def reconcile_blob(app: "App", id: UUID) -> timedelta | None:
-    """Delete a blob that no row has any more."""
-    await _collect(app, [id])
-    return None
-
-
-RECONCILERS[Bucket.KIND], RECONCILERS["blob"] = reconcile_bucket, reconcile_blob
+RECONCILERS[Bucket.KIND] = reconcile_bucket
 LONGER[f"{__name__}.collect"] = 6 * 3600.0  # seconds; it looks at all there is
 
 
@@ -92,15 +87,18 @@ async def collect(app: "App") -> None:
         if since < datetime.now(UTC) - ORPHANED:
             some.append(id)
         if len(some) == BATCH:
-            await _collect(app, some)
+            await collect_some(app, some)
             some = []
-    await _collect(app, some)
+    await collect_some(app, some)
 
 
-async def _collect(app: "App", ids: list[UUID]) -> None:
-    """Delete those that no row has."""
+async def collect_some(app: "App", ids: Sequence[UUID]) -> None:
+    """Delete those of these blobs that no row has."""
     async with app.db.reading() as tx:
         known = {each["id"] for each in await db.records(tx, _KNOWN, ids=ids)}
     for id in ids:
         if id not in known:
             await app.drivers.objects.delete(id)
+
+
+TOGETHER["blob"] = collect_some

@@ -18,7 +18,7 @@ NONE = {"instances": 0, "vcpus": 0, "memory_mb": 0}
 
 async def usage(cloud: Cloud, person: Person) -> dict[str, int]:
     async with cloud.app.db.transaction() as tx:
-        used, *_ = await quota.usage(tx, person.tenant_id, ("instances", "vcpus", "memory_mb"))
+        used, _ = await quota.usage(tx, person.tenant_id, ("instances", "vcpus", "memory_mb"))
         return used
 
 
