@@ -9,7 +9,8 @@ point; the lease runs out and another worker starts over.
 A reconciler returns
   * None         nothing is left to do, forget the resource until its next wake;
   * a timedelta  look again after that long;
-and raises when something failed: it is called again, later each time.
+and raises when something failed: it is called again, later each time. What costs less for many at
+once, and is done when it returns, is called with the ids of all that were leased together.
 
 A worker renews the leases of what it runs. One that cannot (the database is out of reach) ends
 its runs before their leases do, so that two workers never run one resource at a time.

@@ -392,3 +392,30 @@ async def test_a_socket_may_say_anything(cloud: Cloud, ada: Person) -> None:
         head, _, body = answer.partition(b"\r\n\r\n")
         assert b"content-length: 2" in head.lower()
         assert body == b""
+
+
+async def test_bodies_that_come_with_their_heads_are_as_any_other(cloud: Cloud, ada: Person) -> None:
+    """An upload in one piece is not read as a stream."""
+    key, end = f"X-API-Key: {ada.key}\r\n".encode(), b"Host: cloud\r\nConnection: close\r\n"
+    await ada.rest.post("/storage/buckets", json={"name": "assets"})
+    path = b"PUT /storage/assets/a HTTP/1.1\r\n"
+    form = b"--b\r\nContent-Disposition: form-data; name=file\r\n\r\nin a form\r\n--b--"
+    kind = b"Content-Type: multipart/form-data; boundary=b\r\n"
+    wrong = b"Content-MD5: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    async with server_app.serving(cloud.app, server_app.listening("127.0.0.1:0")) as running:
+        for head, sent, status, there in (
+            (path + key, b"at once", b"201", b"at once"),
+            (path + key, b"", b"201", b""),
+            (path + key + kind, form, b"201", form),  # an object may be a form
+            (path + key + wrong, b"other", b"400", form),
+            (path + key + b"Idempotency-Key: once\r\n", b"again", b"201", b"again"),
+            (path + key + b"Idempotency-Key: once\r\n", b"again", b"201", b"again"),
+            (path, b"nobody's", b"401", b"again"),
+            (b"PUT /storage/absent/a HTTP/1.1\r\n" + key, b"nowhere", b"404", b"again"),
+        ):
+            length = f"Content-Length: {len(sent)}\r\n\r\n".encode()
+            answer = await raw(running.http, head + end + length + sent)
+            assert answer.split(b" ")[1] == status, answer
+            assert (await ada.rest.get("/storage/assets/a")).content == there
+    await cloud.settle()
+    assert len(cloud.objects.blobs) == 1

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -113,6 +113,25 @@ async def test_wakes_of_one_resource_are_one_run(cloud: Cloud, reconciler: Any) 
     assert await work.drain(cloud.app) == 1
     assert runs == [id]
     assert await rest(cloud.app) == 0
+
+
+async def test_what_is_finished_together_fails_by_itself(cloud: Cloud, monkeypatch: Any) -> None:
+    ids, bad, together = [uuid4() for _ in range(9)], uuid4(), list[int]()
+
+    async def finish(app: App, these: Sequence[UUID]) -> None:
+        together.append(len(these))
+        if bad in these:
+            raise OSError("bad block")
+
+    monkeypatch.setitem(work.TOGETHER, "test-together", finish)
+    for id in (*ids, bad):
+        await wake(cloud.app, "test-together", id)
+    for run in work.runs(await take(cloud.app)):
+        await work.run_once(cloud.app, run)
+    assert together == [10, *[1] * 10]
+    left = await row(cloud.app)
+    assert (left["id"], left["last_error"], left["attempts"]) == (bad, "OSError: bad block", 1)
+    assert left["wait"] > timedelta(0)
 
 
 async def test_a_wake_during_a_run_is_not_lost(cloud: Cloud, reconciler: Any) -> None:

@@ -200,6 +200,32 @@ async def test_a_body_without_a_length_is_refused(port: Port, bucket: str) -> No
     await kept_nothing(port)
 
 
+async def at_once(address: str, request: httpx.Request, path: str) -> bytes:
+    """The answer to a request that comes in one piece, its body with its head."""
+    reader, writer = await asyncio.open_connection(*address.split(":"))
+    lines = [f"{request.method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in request.headers.items())]
+    writer.write("\r\n".join((*lines, "connection: close", "", "")).encode() + request.content)
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def test_a_body_that_comes_with_its_head_is_as_any_other(port: Port, bucket: str) -> None:
+    path, data = f"{bucket}/key", b"all at once"
+    assert b" 200 OK" in await at_once(port.address, port.signed("PUT", path, data), path)
+    assert (await port.send("GET", path)).content == data
+    wrong = port.signed("PUT", path, data)
+    wrong.headers["content-md5"] = base64.b64encode(bytes(16)).decode()
+    assert b"BadDigest" in await at_once(port.address, wrong, path)
+    other = port.signed("PUT", path, b"another one")
+    other = httpx.Request("PUT", other.url, headers=other.headers, content=data)
+    assert b"XAmzContentSHA256Mismatch" in await at_once(port.address, other, path)
+    assert b" 200 OK" in await at_once(port.address, in_chunks(port, bytes(2000)), path)
+    assert (await port.send("GET", path)).content == bytes(2000)
+    assert await port.kept() == (1, 1)
+
+
 async def test_a_body_that_breaks_off_leaves_nothing(port: Port, bucket: str) -> None:
     request = port.signed_as("UNSIGNED-PAYLOAD", "PUT", f"{bucket}/key", b"", {"content-length": str(2**21)})
     _, writer = await asyncio.open_connection(*port.address.split(":"))

@@ -154,6 +154,19 @@ async def test_a_chain_holds_that_concurrent_calls_have_made(
     }  # fmt: skip
 
 
+async def test_a_chain_holds_that_several_processes_have_made(cloud: Cloud, ada: Person, chain: str) -> None:
+    """Each remembers where it has left the chain, and another has gone on."""
+    stale = audit._LATEST[ada.tenant_id]
+    for remembered in (stale, None, stale, Head(ada.tenant_id, 12, bytes(32))):
+        if remembered:
+            audit._LATEST[ada.tenant_id] = remembered
+        else:
+            del audit._LATEST[ada.tenant_id]
+        await ada.rest.post(f"/instances/{uuid4()}/pause")
+    [head] = [head for head in await verified(cloud) if isinstance(head, Head) and head.tenant_id == ada.tenant_id]
+    assert (head.sequence, audit._LATEST[ada.tenant_id]) == (14, head)
+
+
 @pytest.mark.parametrize("column", ["actor", "action", "resource_id", "status", "ip_address", "request_id", "details"])
 async def test_a_changed_entry_is_found(cloud: Cloud, chain: str, column: str) -> None:
     await cloud.value(f"update audit_log set {column} = 'x' where tenant_id = $1 and sequence = 4", UUID(chain))
