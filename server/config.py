@@ -41,6 +41,7 @@ class Config:
     rbd_conf: str = "/etc/ceph/ceph.conf"  # and where Ceph is
     rbd_id: str = "admin"  # and the name of its user there, without `client.`
     objects: str = "files"  # the driver of objects: a module of drivers/
+    objects_small: int = 16 * 1024  # bytes up to which objects are in the database; 0: none
     objects_s3_endpoint: str = ""  # of the driver s3: the URL of the S3 server that objects are kept in
     objects_s3_bucket: str = ""  # and the bucket there, which is
     objects_s3_access_key: str = ""  # and whose it is

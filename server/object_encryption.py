@@ -9,6 +9,7 @@ so that no nonce comes twice. An object without bytes is one chunk without bytes
 """
 
 import asyncio
+import hashlib
 import secrets
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -23,8 +24,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from drivers.objects import Hashes, Stored, pieces
+from server import small_objects
 from server.errors import ApiError
-from server.object_rows import Bucket
+from server.object_rows import Bucket, Object
 
 if TYPE_CHECKING:
     from server.app import App
@@ -35,6 +37,7 @@ KEY, CHUNK, TAG = 32, 64 * 1024, 16  # bytes
 SEALED = CHUNK + TAG
 AT_ONCE = 16  # chunks that a thread seals or opens
 T = TypeVar("T")
+Get = Callable[[int, int | None], AsyncGenerator[bytes]]  # ObjectStore.get, of a blob
 
 
 class Damaged(Exception):
@@ -65,15 +68,22 @@ class Kept:
     stored: Stored
     wrapped_key: bytes | None = None
     blob_checksum: str | None = None  # SHA-256 of the blob, where that is not what was put
+    data: bytes | None = None  # the blob, where it is not stored
 
     @property
     def size_bytes(self) -> int:
         return self.stored.size_bytes
 
 
-async def put(app: "App", bucket: Bucket, id: UUID, data: AsyncIterator[bytes]) -> Kept:
-    """Store it as ObjectStore.put does, encrypted if the bucket says so."""
+async def put(app: "App", bucket: Bucket, id: UUID, data: AsyncIterator[bytes], small: int = 0) -> Kept:
+    """Store it as ObjectStore.put does, encrypted if the bucket says so. Up to so many bytes are not stored, but in
+    what is returned."""
     store = app.drivers.objects
+    if small:
+        beginning, all_of_it = await small_objects.begun(data, small)
+        if all_of_it:
+            return await _small(app, bucket, id, beginning)
+        data = small_objects.resumed(beginning, data)
     if not bucket.encryption_enabled:
         return Kept(id, await store.put(id, data))
     key, hashes = secrets.token_bytes(KEY), Hashes()
@@ -83,20 +93,44 @@ async def put(app: "App", bucket: Bucket, id: UUID, data: AsyncIterator[bytes]) 
     return Kept(id, hashes.stored(), wrapped, stored.sha256)
 
 
+async def _small(app: "App", bucket: Bucket, id: UUID, data: bytes) -> Kept:
+    hashes = Hashes()
+    if not bucket.encryption_enabled:
+        hashes.update(data)
+        return Kept(id, hashes.stored(), data=data)
+    key = secrets.token_bytes(KEY)
+    wrapped = await app.drivers.secrets.wrap(key, context(id))
+    blob = _seal(AESGCM(key), 0, data, True, hashes)
+    return Kept(id, hashes.stored(), wrapped, hashlib.sha256(blob).hexdigest(), blob)
+
+
 async def compose(app: "App", bucket: Bucket, id: UUID, blobs: Sequence[Blob]) -> Kept:
     """Store what the blobs are of, one after the other, as one: as ObjectStore.compose does, encrypted if the bucket
     says so."""
-    if not bucket.encryption_enabled and all(blob.wrapped_key is None for blob in blobs):
+    if not bucket.encryption_enabled and all(blob.wrapped_key is None and not is_inline(blob) for blob in blobs):
         return Kept(id, await app.drivers.objects.compose(id, [blob.id for blob in blobs]))
     async with aclosing(_one_by_one(app, blobs)) as data:
         return await put(app, bucket, id, data)
 
 
-def plain(app: "App", blob: Blob, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
-    """What was put, as ObjectStore.get tells it. Raises UNAVAILABLE for what cannot be decrypted."""
+def is_inline(blob: Blob) -> bool:
+    """Whether it is in the database."""
+    return isinstance(blob, Object) and blob.inline
+
+
+def plain(
+    app: "App", blob: Blob, start: int = 0, end: int | None = None, data: bytes | None = None
+) -> AsyncGenerator[bytes]:
+    """What was put, as ObjectStore.get tells it. Raises UNAVAILABLE for what cannot be decrypted. `data`: the blob,
+    where it is at hand."""
+    get: Get = partial(app.drivers.objects.get, blob.id)
+    if data is not None:
+        get = partial(small_objects.at_hand, data)
+    elif is_inline(blob):
+        get = partial(small_objects.get, app.db, blob.id)
     if blob.wrapped_key is None:
-        return app.drivers.objects.get(blob.id, start, end)
-    return _decrypted(app, blob, blob.wrapped_key, start, blob.size_bytes if end is None else end)
+        return get(start, end)
+    return _decrypted(app, blob, blob.wrapped_key, get, start, blob.size_bytes if end is None else end)
 
 
 def damaged(id: UUID) -> ApiError:
@@ -116,9 +150,7 @@ async def sealed(key: bytes, data: AsyncIterator[bytes], hashes: Hashes) -> Asyn
             number, piece = number + AT_ONCE, following
 
 
-async def opened(
-    key: bytes, size: int, start: int, end: int, get: Callable[[int, int], AsyncGenerator[bytes]]
-) -> AsyncGenerator[bytes]:
+async def opened(key: bytes, size: int, start: int, end: int, get: Get) -> AsyncGenerator[bytes]:
     """The bytes from `start` up to but not including `end` of the object of `size` bytes, whose blob `get` reads.
 
     Raises Damaged instead of any byte that is not the object's.
@@ -175,7 +207,9 @@ async def _aside(size: int, function: Callable[[], T]) -> T:
     return await asyncio.to_thread(function) if size > SEALED else function()
 
 
-async def _decrypted(app: "App", blob: Blob, wrapped: bytes, start: int, end: int) -> AsyncGenerator[bytes]:
+async def _decrypted(
+    app: "App", blob: Blob, wrapped: bytes, get: Get, start: int, end: int
+) -> AsyncGenerator[bytes]:  # fmt: skip
     try:
         key = await app.drivers.secrets.unwrap(wrapped, context(blob.id))
     except LookupError as error:
@@ -184,9 +218,8 @@ async def _decrypted(app: "App", blob: Blob, wrapped: bytes, start: int, end: in
                        "operator") from None  # fmt: skip
     except ValueError:
         raise damaged(blob.id) from None
-    read = partial(app.drivers.objects.get, blob.id)
     try:
-        async with aclosing(opened(key, blob.size_bytes, start, end, read)) as data:
+        async with aclosing(opened(key, blob.size_bytes, start, end, get)) as data:
             async for piece in data:
                 yield piece
     except Damaged:

@@ -13,6 +13,7 @@ from server.db import Database, Tx
 from server.errors import not_found
 from server.groups import Groups
 from server.object_rows import B, Bucket, O, Object, absent
+from server.small_objects import BLOBS
 
 Found = tuple[Bucket, Object | None]
 
@@ -30,13 +31,14 @@ _BOTH_LATEST, _BOTH_VERSION = (
 )
 
 
-def _texts(name: str) -> Any:
+def _list(name: str, kind: Any) -> Any:
     """A list, whose length the planner does not see: one plan is good for all, and is made once."""
-    return sa.select(sa.bindparam(name, type_=postgresql.ARRAY(sa.Text))).scalar_subquery()
+    return sa.select(sa.bindparam(name, type_=postgresql.ARRAY(kind))).scalar_subquery()
 
 
-_asked = sa.func.unnest(_texts("names"), _texts("keys")).table_valued(
-    sa.column("name", sa.Text), sa.column("key", sa.Text), with_ordinality="number", name="asked"
+_asked = sa.func.unnest(_list("names", sa.Text), _list("keys", sa.Text), _list("read", sa.Boolean)).table_valued(
+    sa.column("name", sa.Text), sa.column("key", sa.Text), sa.column("read", sa.Boolean),
+    with_ordinality="number", name="asked",
 ).render_derived()  # fmt: skip
 _one: Any = sa.literal_column("1")  # has the planner use the index for each, whatever it thinks of the tables
 _bucket = sa.select(Bucket.TABLE).where(B.name == _asked.c.name, _there).limit(_one).lateral("bucket")
@@ -46,9 +48,15 @@ _object = (
     .limit(_one)
     .lateral("object")
 )
+_blob = (
+    sa.select(BLOBS.c.data)
+    .where(BLOBS.c.id == _object.c.id, _object.c.inline, _asked.c.read)
+    .limit(_one)
+    .lateral("blob")
+)
 _EACH_LATEST = (
-    sa.select(*_bucket.c, *_object.c)
-    .select_from(_asked.outerjoin(_bucket, sa.true()).outerjoin(_object, sa.true()))
+    sa.select(*_bucket.c, *_object.c, _blob.c.data)
+    .select_from(_asked.outerjoin(_bucket, sa.true()).outerjoin(_object, sa.true()).outerjoin(_blob, sa.true()))
     .order_by(_asked.c.number)
 )
 
@@ -65,13 +73,14 @@ class ObjectLookups:
         """The bucket of this name, whosever it is."""
         return None if "\0" in name else await self._buckets.join(None, name)
 
-    async def readable(self, question: Question) -> tuple[Bucket, Object]:
-        """What readable() below tells."""
+    async def readable(self, question: Question) -> tuple[Bucket, Object, bytes | None]:
+        """What readable() below tells, and the blob if it has come along."""
         request = question.request
         if request.version_id or "\0" in request.bucket + request.key:  # which the database turns down
             async with self._db.reading() as tx:
-                return await readable(tx, question)
-        return _may_read(question, await self._latest.join(None, (request.bucket, request.key)))
+                return *(await readable(tx, question)), None
+        found, data = await self._latest.join(None, (request.bucket, request.key, not request.only_head))
+        return *_may_read(question, found), data
 
     async def _named(self, _: None, asked: Callable[[], Sequence[str]]) -> Sequence[Bucket | None]:
         names = asked()
@@ -79,10 +88,13 @@ class ObjectLookups:
             found = {bucket.name: bucket for bucket in await db.rows(tx, Bucket, _NAMED, names=[*{*names}])}
         return [found.get(name) for name in names]
 
-    async def _both(self, _: None, asked: Callable[[], Sequence[tuple[str, str]]]) -> Sequence[Found | None]:
-        names, keys = zip(*asked(), strict=True)
+    async def _both(
+        self, _: None, asked: Callable[[], Sequence[tuple[str, str, bool]]]
+    ) -> Sequence[tuple[Found | None, bytes | None]]:
+        names, keys, read = zip(*asked(), strict=True)
         async with asyncio.timeout(self._seconds), self._db.reading() as tx:
-            return [_found(each) for each in await db.records(tx, _EACH_LATEST, names=names, keys=keys)]
+            found = await db.records(tx, _EACH_LATEST, names=names, keys=keys, read=read)
+        return [(_found(each), each["data"]) for each in found]
 
 
 async def readable(tx: Tx, question: Question) -> tuple[Bucket, Object]:
@@ -96,7 +108,7 @@ async def readable(tx: Tx, question: Question) -> tuple[Bucket, Object]:
 
 def _found(record: Any) -> Found | None:
     bucket = dict(zip(_OF_BUCKET, record[:_CUT], strict=True))
-    row = dict(zip(_OF_OBJECT, record[_CUT:], strict=True))
+    row = dict(zip(_OF_OBJECT, record[_CUT : _CUT + len(_OF_OBJECT)], strict=True))
     return (db.made(Bucket, bucket), db.made(Object, row) if row["id"] else None) if bucket["id"] else None
 
 

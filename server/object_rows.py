@@ -61,6 +61,7 @@ class Object(Owned):
     checksum_algorithm: str
     checksum_value: str
     parts_count: int  # of those it was made of, whose sizes are in SIZES
+    inline: bool  # the blob is in the database: see small_objects.py
     wrapped_key: bytes | None  # of an encrypted blob: see object_encryption.py
     blob_checksum: str | None  # its SHA-256, which is not that of the object
     noncurrent_since: datetime | None  # when it was the latest no more

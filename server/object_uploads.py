@@ -51,29 +51,37 @@ class Received:
     checksum_value: str = ""
     wrapped_key: bytes | None = None  # as of object_encryption.Kept
     blob_checksum: str | None = None
+    data: bytes | None = None  # the blob, if it is to be kept in the database
 
     def columns(self) -> dict[str, Any]:
         """What an object's row says of it, but for its type and what it is called."""
         return {"id": self.id, "size_bytes": self.stored.size_bytes, "checksum": self.stored.sha256,
                 "etag": self.stored.md5, "checksum_algorithm": self.checksum_algorithm,
                 "checksum_value": self.checksum_value, "wrapped_key": self.wrapped_key,
-                "blob_checksum": self.blob_checksum}  # fmt: skip
+                "blob_checksum": self.blob_checksum, "inline": self.data is not None}  # fmt: skip
 
 
 async def prepared(
-    app: "App", call: Call, bucket: Bucket, first: Any, more: AsyncIterator[Any], algorithm: str = ""
+    app: "App", call: Call, bucket: Bucket, first: Any, more: AsyncIterator[Any], algorithm: str = "",
+    small: int = 0,
 ) -> Received:  # fmt: skip
     """receive(), for a call whose failure takes it back."""
-    received = await receive(app, bucket, first, more, algorithm)
-    call.undo = partial(app.drivers.objects.delete, received.id)
+    return undone_with(app, call, await receive(app, bucket, first, more, algorithm, small))
+
+
+def undone_with(app: "App", call: Call, received: Received) -> Received:
+    """Have what is stored deleted, should the call fail."""
+    if received.data is None:
+        call.undo = partial(app.drivers.objects.delete, received.id)
     return received
 
 
 async def receive(
-    app: "App", bucket: Bucket, first: Any, more: AsyncIterator[Any], algorithm: str = ""
+    app: "App", bucket: Bucket, first: Any, more: AsyncIterator[Any], algorithm: str = "", small: int = 0
 ) -> Received:  # fmt: skip
-    """Store what comes in `data` of these requests, for this bucket. Raises, and keeps nothing, when it is not what
-    `content_sha256` and `content_md5` of the first one and `checksum_value` of the last one say, or more than may be.
+    """Store what comes in `data` of these requests, for this bucket; up to so many bytes are but received. Raises, and
+    keeps nothing, when it is not what `content_sha256` and `content_md5` of the first one and `checksum_value` of the
+    last one say, or more than may be.
     """
     id, beginning = db.new_id(), bytearray()
     checksum = Running(algorithm or first.checksum_algorithm, first.checksum_value)
@@ -81,7 +89,7 @@ async def receive(
     sent = _pieces(app, bucket.tenant_id, first, more, beginning, checksum)
     try:
         async with asyncio.timeout(LONGEST), aclosing(sent) as data:
-            kept = await object_encryption.put(app, bucket, id, data)
+            kept = await object_encryption.put(app, bucket, id, data, small)
     except TimeoutError:
         raise ApiError("REQUEST_TIMEOUT", f"this took more than {LONGEST / 3600:g} hours; send it in parts") from None
     except NoRoom:
@@ -94,38 +102,42 @@ async def receive(
                 raise mismatch(name, expected, received)
         value = checksum.value(stored.sha256)
     except ApiError:
-        await app.drivers.objects.delete(id)
+        if kept.data is None:
+            await app.drivers.objects.delete(id)
         raise
     kind = looks_like(bytes(beginning))
-    return Received(id, stored, kind, checksum.algorithm, value, kept.wrapped_key, kept.blob_checksum)
+    return Received(id, stored, kind, checksum.algorithm, value, kept.wrapped_key, kept.blob_checksum, kept.data)
 
 
 async def copy(
-    app: "App", bucket: Bucket, row: Object, *, start: int = 0, end: int, algorithm: str = ""
+    app: "App", bucket: Bucket, row: Object, *, start: int = 0, end: int, algorithm: str = "", small: int = 0
 ) -> Received:  # fmt: skip
-    """Store these bytes of an object anew, for this bucket; of all of it the store makes a copy itself, if there is no
-    encryption. Raises UNAVAILABLE when the object has just gone."""
+    """Store these bytes of an object anew, for this bucket, as receive() does; of all of it the store makes a copy
+    itself, if there is no encryption. Raises UNAVAILABLE when the object has just gone."""
     id, checksum = db.new_id(), Running(algorithm)
     need_room(app, end - start)
     standing, left = await _left(app, bucket.tenant_id)
     if end - start > left:
         raise quota_exceeded(standing.name, standing.limit, standing.used, -(-(end - start) // GIB))
-    whole = (start, end) == (0, row.size_bytes) and not checksum.reads
+    whole = (start, end) == (0, row.size_bytes) and not checksum.reads and end > small
     try:
         if whole:
             kept = await object_encryption.compose(app, bucket, id, [row])
         else:
             async with aclosing(_read(app, row, start, end, checksum)) as data:
-                kept = await object_encryption.put(app, bucket, id, data)
+                kept = await object_encryption.put(app, bucket, id, data, small)
     except LookupError:
         raise ApiError("UNAVAILABLE", "the object was just replaced; try again") from None
     except NoRoom:
         raise no_room() from None
     if kept.size_bytes != end - start:
-        await app.drivers.objects.delete(id)
+        if kept.data is None:
+            await app.drivers.objects.delete(id)
         raise object_encryption.damaged(row.id)
     value = checksum.value(kept.stored.sha256)
-    return Received(id, kept.stored, row.content_type, algorithm, value, kept.wrapped_key, kept.blob_checksum)
+    return Received(
+        id, kept.stored, row.content_type, algorithm, value, kept.wrapped_key, kept.blob_checksum, kept.data
+    )
 
 
 async def _read(app: "App", row: Object, start: int, end: int, checksum: Running) -> AsyncGenerator[bytes]:
@@ -142,7 +154,7 @@ def host(app: "App") -> str:
 
 def need_here(app: "App", row: Object | Part) -> None:
     """Raise UNAVAILABLE for what another host has, or what is known to be corrupt."""
-    if row.host != host(app):
+    if row.host != host(app) and not (isinstance(row, Object) and row.inline):
         raise ApiError("UNAVAILABLE", f"this is on host {row.host}; ask that host's server")
     if isinstance(row, Object) and row.damage == "CORRUPT":
         raise object_encryption.damaged(row.id)

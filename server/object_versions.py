@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from server import changes, db
+from server import changes, db, small_objects
 from server.db import Tx
 from server.errors import ApiError
 from server.object_rows import SIZES, Bucket, O, Object, Part, absent, alone, find, named, version
@@ -31,7 +31,8 @@ _key = O.key == sa.bindparam("key", type_=sa.Text)
 _NEWEST = sa.select(Object.TABLE).where(_bucket, _key).order_by(O.created_at.desc(), O.id.desc()).limit(1)
 _KEPT = sa.select(O.id).where(_bucket, _key, ~O.delete_marker).limit(1)
 _MARKERS = sa.select(Object.TABLE).where(_bucket, _key, O.delete_marker)
-_DROPPED = sa.delete(Object.TABLE).where(_given).returning(O.id, O.host, O.delete_marker).cte("dropped")
+_DROPPED = sa.delete(Object.TABLE).where(_given).returning(O.id, O.host, O.delete_marker, O.inline)
+_DROPPED = _DROPPED.cte("dropped")
 _gone = db.together({"blobs": postgresql.UUID, "hosts": sa.Text})
 
 
@@ -46,7 +47,7 @@ def _discarding(id: Any, host: Any, *which: Any) -> sa.Insert:
     )
 
 
-_DROP = _discarding(_DROPPED.c.id, _DROPPED.c.host, ~_DROPPED.c.delete_marker)
+_DROP = _discarding(_DROPPED.c.id, _DROPPED.c.host, ~_DROPPED.c.delete_marker, ~_DROPPED.c.inline)
 _DISCARD = _discarding(_gone.c.blobs, _gone.c.hosts)
 
 
@@ -58,6 +59,7 @@ class Put:
     bucket: Bucket
     key: str
     columns: dict[str, Any]  # of its row; the same ones as of what is put with it
+    data: bytes | None = None  # the blob, where it is to be kept with the row
     delete_marker: bool = False
     part_sizes: Sequence[int] = ()
     if_match: str = ""
@@ -125,6 +127,9 @@ async def _add(puts: Sequence[Put]) -> list[Object]:
          "parts_count": len(put.part_sizes), **put.columns}
         for put, version_id in of.values()
     ])  # fmt: skip
+    await small_objects.keep(tx, {
+        row.id: put.data for put, row in zip(puts, rows, strict=True) if put.data is not None
+    })  # fmt: skip
     for put, row in zip(puts, rows, strict=True):
         changes.append(put.tx, None, row)
         if put.part_sizes:
@@ -183,5 +188,5 @@ async def drop(tx: Tx, row: Object) -> None:
 
 async def discard(tx: Tx, rows: Iterable[Object | Part]) -> None:
     """Have the blobs of rows that went deleted, some time after this transaction commits."""
-    if blobs := [row for row in rows if not (isinstance(row, Object) and row.delete_marker)]:
+    if blobs := [row for row in rows if not (isinstance(row, Object) and (row.delete_marker or row.inline))]:
         await db.execute(tx, _DISCARD, blobs=[row.id for row in blobs], hosts=[row.host for row in blobs])

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -110,9 +109,10 @@ class ObjectService:
         if algorithm == source.checksum_algorithm and "-" not in source.checksum_value:
             value = source.checksum_value
         copied = await object_uploads.copy(
-            self.app, bucket, source, end=source.size_bytes, algorithm="" if value else algorithm
-        )
-        call.undo = partial(self.app.drivers.objects.delete, copied.id)
+            self.app, bucket, source, end=source.size_bytes, algorithm="" if value else algorithm,
+            small=self.app.config.objects_small,
+        )  # fmt: skip
+        object_uploads.undone_with(self.app, call, copied)
         return source, replace(copied, checksum_algorithm=algorithm, checksum_value=value or copied.checksum_value)
 
     async def CopyObject(self, call: Call, request: pb.CopyObjectRequest) -> storage_pb2.Object:
@@ -125,7 +125,7 @@ class ObjectService:
             told["tags"] = source.tags
         [added] = await object_versions.add(Put(
             tx=call.tx, bucket=bucket, key=request.key, if_match=request.if_match, if_none_match=request.if_none_match,
-            columns={
+            data=copied.data, columns={
                 "user_id": call.principal.user_id, "host": object_uploads.host(self.app),
                 "is_public": request.is_public,
                 "content_type": request.properties.content_type or source.content_type, **copied.columns(), **told,
@@ -142,8 +142,7 @@ class ObjectService:
         copied = await object_uploads.copy(
             self.app, bucket, source, start=start, end=end, algorithm=upload.checksum_algorithm
         )
-        call.undo = partial(self.app.drivers.objects.delete, copied.id)
-        return copied
+        return object_uploads.undone_with(self.app, call, copied)
 
     async def CopyPart(self, call: Call, request: pb.CopyPartRequest) -> storage_pb2.Part:
         return await add_part(self.app, call, request.id, request.part)

@@ -164,7 +164,8 @@ class StorageService(MultipartUploads):
             async with self.app.db.reading() as tx:
                 latest = await object_rows.version(tx, bucket, first.key)
             object_versions.judge(bucket, first.key, latest, first.if_match, first.if_none_match)
-        return await object_uploads.prepared(self.app, call, bucket, first, more), told
+        small = self.app.config.objects_small
+        return await object_uploads.prepared(self.app, call, bucket, first, more, small=small), told
 
     async def UploadObject(self, call: Call, request: pb.UploadObjectRequest) -> pb.Object:
         [added] = await self.together_UploadObject([call], [request])
@@ -182,7 +183,7 @@ class StorageService(MultipartUploads):
             obey(bucket, Question(call, request))
             content_type = request.properties.content_type or request.content_type or received.content_type
             puts.append(Put(
-                tx=call.tx, bucket=bucket, key=request.key, if_match=request.if_match,
+                tx=call.tx, bucket=bucket, key=request.key, if_match=request.if_match, data=received.data,
                 if_none_match=request.if_none_match, columns={
                     "user_id": call.principal.user_id, "host": object_uploads.host(self.app),
                     "is_public": request.is_public, "content_type": content_type, **received.columns(), **told,
@@ -197,13 +198,14 @@ class StorageService(MultipartUploads):
         if request.part_number and request.range:
             raise invalid("part_number", "ask for a part or for a range")
         for _ in range(TRIES):
-            row, planned = await self._look_up(call, request)
+            row, planned, blob = await self._look_up(call, request)
             if request.only_head or planned.start == planned.end:
                 return planned.head(b"")
             if planned.end - planned.start > PIECE:
                 return row, planned
             try:
-                async with aclosing(object_encryption.plain(self.app, row, planned.start, planned.end)) as pieces:
+                reading = object_encryption.plain(self.app, row, planned.start, planned.end, blob)
+                async with aclosing(reading) as pieces:
                     data = b"".join([piece async for piece in pieces])
             except LookupError:  # it was overwritten since we looked
                 continue
@@ -218,7 +220,7 @@ class StorageService(MultipartUploads):
                 try:
                     piece = await anext(pieces, b"") if planned.end > planned.start else b""
                 except LookupError:  # it was overwritten since we looked
-                    row, planned = await self._look_up(call, request)
+                    row, planned, _ = await self._look_up(call, request)
                     continue
                 sent = len(piece)
                 yield planned.head(piece[:PIECE])
@@ -295,9 +297,9 @@ class StorageService(MultipartUploads):
         bucket = await own_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         return await storage_rules.preview(call, bucket, request)
 
-    async def _look_up(self, call: Call, request: pb.DownloadObjectRequest) -> tuple[Object, Plan]:
-        """What is to be sent, and how."""
-        bucket, row = await self._lookups.readable(Question(call, request))
+    async def _look_up(self, call: Call, request: pb.DownloadObjectRequest) -> tuple[Object, Plan, bytes | None]:
+        """What is to be sent, how, and its blob if that has come along."""
+        bucket, row, blob = await self._lookups.readable(Question(call, request))
         sizes: Sequence[int] = ()
         if request.part_number:
             async with self.app.db.reading() as tx:
@@ -306,7 +308,7 @@ class StorageService(MultipartUploads):
         checksums = call.metadata.get("x-amz-checksum-mode", "").upper() == "ENABLED"
         more = described(row, versions=bucket.versioning != "OFF", checksums=checksums)
         try:
-            return row, plan(row, request, more, sizes)
+            return row, plan(row, request, more, sizes), blob
         except Unsatisfiable:
             call.headers["content-range"] = f"bytes */{row.size_bytes}"
             raise ApiError("RANGE_NOT_SATISFIABLE", f"the object has {row.size_bytes} bytes",

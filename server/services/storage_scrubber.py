@@ -7,6 +7,7 @@ what is damaged is looked at again each hour, since a disk may be back, or a fil
 
 import asyncio
 import errno
+import hashlib
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects import postgresql
 
-from server import db
+from server import db, small_objects
 from server.db import Tx
 from server.object_rows import O, Object
 from server.work import LONGER, every
@@ -88,6 +89,11 @@ async def _next(app: "App", host: str) -> Object | None:
 
 async def _damage(app: "App", row: Object) -> str:
     """Whether the bytes of an object are not there, or not those that were stored; else nothing."""
+    if row.inline:
+        async with app.db.reading() as tx:
+            data = await small_objects.find(tx, row.id)
+        whole = data is not None and hashlib.sha256(data).hexdigest() == (row.blob_checksum or row.checksum)
+        return "MISSING" if data is None else "" if whole else "CORRUPT"
     try:
         found = await app.drivers.objects.verify(row.id)
     except OSError as error:
