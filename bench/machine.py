@@ -41,7 +41,7 @@ def figures() -> Iterator[dict[str, Any]]:
     with TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            asyncio.run(guest_image.build(folder / "guest.qcow2", say=lambda text: sys.stderr.write(f"  {text}\n")))
+            asyncio.run(guest_image.build(folder / "guest.qcow2", say=told))
         except BuildFailed as failure:
             yield figure(NAME, None, "ms", AGAINST, None, None, reason=str(failure))
             return
