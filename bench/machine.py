@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID, uuid4
 
-from bench.figure import figure, medians
+from bench.figure import figure, medians, told
 from bench.launch import POLL, TYPE, Client
 from bench.memory import up
 from bench.processes import running
