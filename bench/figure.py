@@ -1,5 +1,6 @@
 """A figure: what is printed of one measurement, and how to measure two sides fairly."""
 
+import sys
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -21,6 +22,11 @@ def figure(
         "ratio": None if ratio is None else round(ratio, 2), "goal": goal, "met": met,
     }  # fmt: skip
     return line | {"reason": reason} if reason and not met else line
+
+
+def told(text: str) -> None:
+    """Say how far something long has come."""
+    sys.stderr.write(f"  {text}\n")
 
 
 def medians(rounds: int, *sides: Callable[[], float]) -> list[float]:

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID, uuid4
 
-from bench.figure import figure, medians
+from bench.figure import figure, medians, told
 from bench.launch import POLL, TYPE, Client
 from bench.memory import up
 from bench.processes import running
@@ -41,7 +41,7 @@ def figures() -> Iterator[dict[str, Any]]:
     with TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            asyncio.run(guest_image.build(folder / "guest.qcow2", say=lambda text: sys.stderr.write(f"  {text}\n")))
+            asyncio.run(guest_image.build(folder / "guest.qcow2", say=told))
         except BuildFailed as failure:
             yield figure(NAME, None, "ms", AGAINST, None, None, reason=str(failure))
             return

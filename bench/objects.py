@@ -107,7 +107,7 @@ class Ours:
                 pass
 
     async def _get_large(self, _: int) -> None:
-        async for _ in self._store.get(self._large):
+        async for _piece in self._store.get(self._large):
             pass
 
 

@@ -45,6 +45,7 @@ async def measure() -> tuple[float, float]:
             pipeline = Pipeline(app, {SERVICE.full_name: (SERVICE, EchoService())})
             metadata = {"x-api-key": prepared.key, "user-agent": "bench"}
             real: Any = validation._validator
+            validator: Any
             taken: dict[bool, list[float]] = {False: [], True: []}
             for number in range(ROUNDS):
                 for validator, times in ((NoRules(), taken[False]), (real, taken[True])):

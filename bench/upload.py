@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 
 from bench import cloud
 from bench.cloud import Prepared
-from bench.figure import figure
+from bench.figure import figure, told
 from bench.processes import CLIENTS, SERVER, python, running
 from server.images import BuildFailed, build
 
@@ -44,7 +44,7 @@ def figures() -> Iterator[dict[str, Any]]:
 
 async def measure() -> list[dict[str, Any]]:
     try:
-        await build("nginx", say=lambda text: sys.stderr.write(f"  {text}\n"))
+        await build("nginx", say=told)
     except BuildFailed as failure:
         return [figure("upload", None, "MB/s", "curl -T to nginx", None, None, reason=str(failure))]
     async with cloud.prepared() as prepared:

@@ -407,7 +407,7 @@ async def test_bodies_that_come_with_their_heads_are_as_any_other(cloud: Cloud, 
             (path + key, b"at once", b"201", b"at once"),
             (path + key, b"", b"201", b""),
             (path + key + kind, form, b"201", form),  # an object may be a form
-            (path + key + wrong, b"other", b"400", form),
+            (path + key + wrong, b"other", b"409", form),
             (path + key + b"Idempotency-Key: once\r\n", b"again", b"201", b"again"),
             (path + key + b"Idempotency-Key: once\r\n", b"again", b"201", b"again"),
             (path, b"nobody's", b"401", b"again"),

@@ -223,6 +223,7 @@ async def test_a_body_that_comes_with_its_head_is_as_any_other(port: Port, bucke
     assert b"XAmzContentSHA256Mismatch" in await at_once(port.address, other, path)
     assert b" 200 OK" in await at_once(port.address, in_chunks(port, bytes(2000)), path)
     assert (await port.send("GET", path)).content == bytes(2000)
+    await port.cloud.settle()
     assert await port.kept() == (1, 1)
 
 
