@@ -47,7 +47,7 @@ async def measure() -> list[dict[str, Any]]:
             server, rest, vpcs, grpc = serve(stack, prepared)
             found = [await asyncio.to_thread(against_grpc, server, rest, grpc)]
             try:
-                import boto3  # type: ignore[import-untyped]  # noqa: F401
+                import boto3  # noqa: F401
                 import moto  # noqa: F401
             except ImportError:
                 missing = "moto and boto3 are not installed: requirements-bench.lock has them"
