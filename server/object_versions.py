@@ -31,8 +31,7 @@ _key = O.key == sa.bindparam("key", type_=sa.Text)
 _NEWEST = sa.select(Object.TABLE).where(_bucket, _key).order_by(O.created_at.desc(), O.id.desc()).limit(1)
 _KEPT = sa.select(O.id).where(_bucket, _key, ~O.delete_marker).limit(1)
 _MARKERS = sa.select(Object.TABLE).where(_bucket, _key, O.delete_marker)
-_DROPPED = sa.delete(Object.TABLE).where(_given).returning(O.id, O.host, O.delete_marker, O.inline)
-_DROPPED = _DROPPED.cte("dropped")
+_dropped = sa.delete(Object.TABLE).where(_given).returning(O.id, O.host, O.delete_marker, O.inline).cte("dropped")
 _gone = db.together({"blobs": postgresql.UUID, "hosts": sa.Text})
 
 
@@ -47,7 +46,7 @@ def _discarding(id: Any, host: Any, *which: Any) -> sa.Insert:
     )
 
 
-_DROP = _discarding(_DROPPED.c.id, _DROPPED.c.host, ~_DROPPED.c.delete_marker, ~_DROPPED.c.inline)
+_DROP = _discarding(_dropped.c.id, _dropped.c.host, ~_dropped.c.delete_marker, ~_dropped.c.inline)
 _DISCARD = _discarding(_gone.c.blobs, _gone.c.hosts)
 
 

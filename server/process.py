@@ -11,7 +11,7 @@ import uvloop
 
 from drivers import load
 from server import app as server_app
-from server import cloud, db, egress, hosts, migrate
+from server import cloud, db, egress, hosts, migrate, object_uploads
 from server.config import BadConfig, Config
 
 log = structlog.get_logger()
@@ -59,6 +59,8 @@ async def main(
             raise BadConfig(str(error)) from None
         except ValueError as error:
             raise BadConfig(f"THECLOUD_EXTERNAL_NETWORK is no IPv4 range: {error}") from None
+        if not 0 <= config.objects_small <= object_uploads.LOOK:
+            raise BadConfig(f"THECLOUD_OBJECTS_SMALL is {config.objects_small}; it wants 0 to {object_uploads.LOOK}")
         egress.Guard.of(config)  # which says what is wrong with it now, not at the first import
         await check_sealing(database_url, drivers.secrets.key_id, config)
         app = await stack.enter_async_context(server_app.opened(config, database_url, drivers, this_cloud, public_url))

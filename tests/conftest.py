@@ -198,7 +198,9 @@ class Cloud:
 @asynccontextmanager
 async def running_cloud(url: str, data: Path, config: Config | None = None) -> AsyncIterator[Cloud]:
     """A server on this database, with fake drivers."""
-    config = config or Config(data=data, grpc="127.0.0.1:0", auth_rate_limit=10_000, lease_seconds=5)
+    config = config or Config(
+        data=data, grpc="127.0.0.1:0", auth_rate_limit=10_000, lease_seconds=5, objects_small=0
+    )  # fmt: skip
     data.mkdir(exist_ok=True)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database(url, config.pool_size))

@@ -30,7 +30,7 @@ SECRET = b"the plain text of it, which nobody reads off the disk"
 @pytest.fixture
 async def cloud(empty_database: str, tmp_path: Path) -> AsyncIterator[Cloud]:
     """One whose objects are files."""
-    config = Config(data=tmp_path, grpc="127.0.0.1:0", scrub_days=7, scrub_bytes=0)
+    config = Config(data=tmp_path, grpc="127.0.0.1:0", scrub_days=7, scrub_bytes=0, objects_small=0)
     async with running_cloud(empty_database, tmp_path, config) as cloud:
         drivers = replace(cloud.app.drivers, objects=FileObjects(tmp_path / "objects"))
         object.__setattr__(cloud.app, "drivers", drivers)
