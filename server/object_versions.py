@@ -120,15 +120,14 @@ async def _add(puts: Sequence[Put]) -> list[Object]:
     if demoted:
         for row in await db.rows(tx, Object, _NO_LONGER_LATEST, ids=[*demoted]):
             changes.append(of[row.bucket_id, row.key][0].tx, demoted[row.id], row)
+    blobs = {put.columns["id"]: put.data for put in puts if put.data is not None}
+    along = (small_objects.KEEP,) if blobs else ()
     rows = await db.insert_all(tx, Object, [
         {"tenant_id": put.bucket.tenant_id, "bucket_id": put.bucket.id, "bucket": put.bucket.name, "key": put.key,
          "version_id": version_id, "is_latest": True, "delete_marker": put.delete_marker,
          "parts_count": len(put.part_sizes), **put.columns}
         for put, version_id in of.values()
-    ])  # fmt: skip
-    await small_objects.keep(tx, {
-        row.id: put.data for put, row in zip(puts, rows, strict=True) if put.data is not None
-    })  # fmt: skip
+    ], *along, ids=[*blobs], blobs=[*blobs.values()])  # fmt: skip
     for put, row in zip(puts, rows, strict=True):
         changes.append(put.tx, None, row)
         if put.part_sizes:

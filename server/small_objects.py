@@ -5,7 +5,7 @@ database keeps what is this small faster (Sears, van Ingen and Gray, "To BLOB or
 goes when its row does.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -21,14 +21,8 @@ BLOBS = sa.Table(
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
 _given = db.together({"ids": postgresql.UUID, "blobs": sa.LargeBinary})
-_KEEP = sa.insert(BLOBS).from_select(["id", "data"], sa.select(*_given.c))
+KEEP = sa.insert(BLOBS).from_select(["id", "data"], sa.select(*_given.c))
 _DATA = sa.select(BLOBS.c.data).where(BLOBS.c.id == sa.bindparam("id", type_=postgresql.UUID))
-
-
-async def keep(tx: Tx, blobs: Mapping[UUID, bytes]) -> None:
-    """Keep the blobs of objects whose rows are there."""
-    if blobs:
-        await db.execute(tx, _KEEP, ids=[*blobs], blobs=[*blobs.values()])
 
 
 async def find(tx: Tx, id: UUID) -> bytes | None:
