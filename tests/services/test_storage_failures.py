@@ -91,7 +91,7 @@ async def test_a_body_that_breaks_off_leaves_nothing(cloud: Cloud, ada: Person) 
 
 
 async def test_more_than_an_object_may_have(empty_database: str, tmp_path: Path) -> None:
-    config = Config(data=tmp_path, grpc="127.0.0.1:0", object_bytes=1000)
+    config = Config(data=tmp_path, grpc="127.0.0.1:0", object_bytes=1000, objects_small=0)
     async with running_cloud(empty_database, tmp_path, config) as cloud:
         ada = await cloud.person()
         await bucket(ada)
@@ -258,7 +258,7 @@ async def test_what_is_overwritten_while_it_is_looked_up_is_looked_up_again(clou
 
 
 async def test_putting_parts_together_may_take_long(empty_database: str, tmp_path: Path) -> None:
-    config = Config(data=tmp_path, grpc="127.0.0.1:0", deadline_seconds=0.5)
+    config = Config(data=tmp_path, grpc="127.0.0.1:0", deadline_seconds=0.5, objects_small=0)
     async with running_cloud(empty_database, tmp_path, config) as cloud:
         ada = await cloud.person()
         await bucket(ada)

@@ -110,7 +110,9 @@ async def test_what_was_answered_is_whole_and_nothing_else_is_there_after_kills(
     for file in files(cloud):  # as if a day had passed
         os.utime(file, (0, 0))
     await cloud.value(f"update work set due_at = now() where kind = '{storage_lives.__name__}.collect'")
-    ids = await cloud.value("select array_agg(id::text) from objects")
+    ids = await cloud.value("select array_agg(id::text) from objects where not inline")
+    small, blobs = "select count(*) from objects where inline", "select count(*) from small_blobs"
+    assert await cloud.value(blobs) == await cloud.value(small) > 0
 
     async def collected() -> bool:
         return sorted(file.name for file in files(cloud)) == sorted(ids)

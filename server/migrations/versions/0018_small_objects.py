@@ -15,4 +15,4 @@ def upgrade() -> None:
         sa.Column("id", postgresql.UUID, sa.ForeignKey("objects.id", ondelete="CASCADE"), primary_key=True),
         sa.Column("data", sa.LargeBinary, nullable=False),
     )
-    op.execute("alter table small_blobs alter column data set storage external")  # it is compressed or never will be
+    op.execute("alter table small_blobs alter column data set storage external")  # to compress it takes longer than it saves
