@@ -14,9 +14,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from random import getrandbits
 from typing import Any
 from urllib.parse import parse_qsl, unquote
-from uuid import uuid4
 
 import orjson
 import structlog
@@ -372,7 +372,7 @@ def forwarded(scope: Scope) -> dict[str, str]:
     """The headers that calls carry as metadata, and always a request id."""
     metadata = {FORWARDED[name]: value.decode("latin-1") for name, value in scope["headers"] if name in FORWARDED}
     if not REQUEST_ID.fullmatch(metadata.get("x-request-id", "")):
-        metadata["x-request-id"] = str(uuid4())
+        metadata["x-request-id"] = f"{getrandbits(128):032x}"
     return metadata
 
 

@@ -15,4 +15,5 @@ def upgrade() -> None:
         sa.Column("id", postgresql.UUID, sa.ForeignKey("objects.id", ondelete="CASCADE"), primary_key=True),
         sa.Column("data", sa.LargeBinary, nullable=False),
     )
-    op.execute("alter table small_blobs alter column data set storage external")  # to compress it takes longer than it saves
+    # To compress what is this small takes longer than it saves.
+    op.execute("alter table small_blobs alter column data set storage external")
