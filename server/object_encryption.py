@@ -82,7 +82,7 @@ async def put(app: "App", bucket: Bucket, id: UUID, data: AsyncIterator[bytes], 
     if small:
         beginning, all_of_it = await small_objects.begun(data, small)
         if all_of_it:
-            return await _small(app, bucket, id, beginning)
+            return await small_blob(app, bucket, id, beginning)
         data = small_objects.resumed(beginning, data)
     if not bucket.encryption_enabled:
         return Kept(id, await store.put(id, data))
@@ -93,7 +93,8 @@ async def put(app: "App", bucket: Bucket, id: UUID, data: AsyncIterator[bytes], 
     return Kept(id, hashes.stored(), wrapped, stored.sha256)
 
 
-async def _small(app: "App", bucket: Bucket, id: UUID, data: bytes) -> Kept:
+async def small_blob(app: "App", bucket: Bucket, id: UUID, data: bytes) -> Kept:
+    """What put() gives of data that are to be kept in the database."""
     hashes = Hashes()
     if not bucket.encryption_enabled:
         hashes.update(data)

@@ -17,6 +17,7 @@ from server.call import Call
 from server.errors import ApiError, quota_exceeded
 from server.object_checksums import Running, decoded, mismatch
 from server.object_rows import USAGE, Bucket, Object, Part
+from server.streams import Nothing
 
 if TYPE_CHECKING:
     from server.app import App
@@ -86,14 +87,21 @@ async def receive(
     id, beginning = db.new_id(), bytearray()
     checksum = Running(algorithm or first.checksum_algorithm, first.checksum_value)
     md5 = decoded("content_md5", first.content_md5, 16).hex() if first.content_md5 else ""
-    sent = _pieces(app, bucket.tenant_id, first, more, beginning, checksum)
-    try:
-        async with asyncio.timeout(LONGEST), aclosing(sent) as data:
-            kept = await object_encryption.put(app, bucket, id, data, small)
-    except TimeoutError:
-        raise ApiError("REQUEST_TIMEOUT", f"this took more than {LONGEST / 3600:g} hours; send it in parts") from None
-    except NoRoom:
-        raise no_room() from None
+    if small and isinstance(more, Nothing) and len(first.data) <= small:
+        need_room(app, len(first.data))
+        beginning += first.data[:SNIFFED]
+        await checksum.update(first.data)
+        kept = await object_encryption.small_blob(app, bucket, id, first.data)
+    else:
+        sent = _pieces(app, bucket.tenant_id, first, more, beginning, checksum)
+        try:
+            async with asyncio.timeout(LONGEST), aclosing(sent) as data:
+                kept = await object_encryption.put(app, bucket, id, data, small)
+        except TimeoutError:
+            text = f"this took more than {LONGEST / 3600:g} hours; send it in parts"
+            raise ApiError("REQUEST_TIMEOUT", text) from None
+        except NoRoom:
+            raise no_room() from None
     stored = kept.stored
     try:
         for name, expected, received in (("SHA-256", first.content_sha256.lower(), stored.sha256),
