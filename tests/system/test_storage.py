@@ -175,7 +175,7 @@ async def test_encrypted_objects_are_there_after_a_kill_and_damage_is_found(clou
     person = await cloud.person()
     assert (await person.rest.post("/storage/buckets", json={"name": "photos"})).status_code == 201
     await cloud.value("update buckets set encryption_enabled = true")
-    contents, made = {"whole": os.urandom(5000), "flipped": os.urandom(5000)}, {}
+    contents, made = {"whole": os.urandom(50_000), "flipped": os.urandom(50_000)}, {}
     for name, content in contents.items():
         made[name] = (await person.rest.put(f"/storage/photos/{name}", content=content)).json()
     assert cloud.process
