@@ -69,7 +69,7 @@ class Endpoint:
             return self.message
         data = self.encode(response)
         if self.columns and (found := data.get(columns.FIELD)):  # but of a server that does not have them yet
-            return columns.rows(found)
+            return columns.objects(found)
         if self.rest.add_message and not dry:
             data["message"] = self.rest.add_message
         return data[self.binding.response_body] if self.binding.response_body else data

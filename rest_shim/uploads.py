@@ -59,20 +59,20 @@ async def requests(
     pieces = file_of_form(data, boundary) if boundary else data
     yield first
     clock = asyncio.get_running_loop().time
-    sent, held, due = 0, bytearray(), clock() + PROMPT
+    sent, held, size, due = 0, list[bytes](), 0, clock() + PROMPT
     async for piece in pieces:
         sent += len(piece)
         if announced is not None and sent > announced:
             raise invalid("Content-Range", f"it announces {announced} bytes, and there are more")
-        held += piece
-        if len(held) >= PIECE or clock() >= due:
-            yield type(first)(**{field: bytes(held)})
-            held.clear()
-            due = clock() + PROMPT
+        held.append(piece)
+        size += len(piece)
+        if size >= PIECE or clock() >= due:
+            yield type(first)(**{field: b"".join(held)})
+            held, size, due = [], 0, clock() + PROMPT
     if announced is not None and sent < announced:
         raise invalid("Content-Range", f"it announces {announced} bytes, and there are {sent}")
     if held:
-        yield type(first)(**{field: bytes(held)})
+        yield type(first)(**{field: b"".join(held)})
 
 
 async def body(receive: Receive) -> AsyncIterator[bytes]:

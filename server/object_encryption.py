@@ -119,6 +119,14 @@ def is_inline(blob: Blob) -> bool:
     return isinstance(blob, Object) and blob.inline
 
 
+async def whole(app: "App", blob: Blob, start: int, end: int, data: bytes | None = None) -> bytes:
+    """What plain() tells, in one piece."""
+    if data is not None and blob.wrapped_key is None:
+        return data[start:end]
+    async with aclosing(plain(app, blob, start, end, data)) as pieces:
+        return b"".join([piece async for piece in pieces])
+
+
 def plain(
     app: "App", blob: Blob, start: int = 0, end: int | None = None, data: bytes | None = None
 ) -> AsyncGenerator[bytes]:

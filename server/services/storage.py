@@ -204,9 +204,7 @@ class StorageService(MultipartUploads):
             if planned.end - planned.start > PIECE:
                 return row, planned
             try:
-                reading = object_encryption.plain(self.app, row, planned.start, planned.end, blob)
-                async with aclosing(reading) as pieces:
-                    data = b"".join([piece async for piece in pieces])
+                data = await object_encryption.whole(self.app, row, planned.start, planned.end, blob)
             except LookupError:  # it was overwritten since we looked
                 continue
             planned.check(row, len(data))
