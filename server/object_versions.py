@@ -19,10 +19,9 @@ UNVERSIONED = "null"
 
 _places = db.together({"buckets": postgresql.UUID, "keys": sa.Text, "versions": sa.Text})
 _theirs = sa.and_(O.bucket_id == _places.c.buckets, O.key == _places.c["keys"])
-_REPLACED = sa.union_all(*(
-    sa.select(Object.TABLE).join(_places, sa.and_(_theirs, which))
-    for which in (O.is_latest, sa.and_(O.version_id == _places.c.versions, ~O.is_latest))
-))  # fmt: skip
+_same = O.version_id == _places.c.versions
+_replaced = sa.delete(Object.TABLE).where(_theirs, _same).returning(Object.TABLE).cte("replaced")
+_other = sa.select(Object.TABLE).join(_places, sa.and_(_theirs, O.is_latest, ~_same))
 _given = O.id == sa.any_(sa.bindparam("ids", type_=postgresql.ARRAY(postgresql.UUID)))
 _now = {"is_latest": sa.false(), "noncurrent_since": sa.func.clock_timestamp()}
 _NO_LONGER_LATEST = sa.update(Object.TABLE).where(_given).values(_now).returning(Object.TABLE)
@@ -47,6 +46,9 @@ def _discarding(id: Any, host: Any, *which: Any) -> sa.Insert:
 
 
 _DROP = _discarding(_dropped.c.id, _dropped.c.host, ~_dropped.c.delete_marker, ~_dropped.c.inline)
+_discarded = _discarding(_replaced.c.id, _replaced.c.host, ~_replaced.c.delete_marker, ~_replaced.c.inline)
+_REPLACE = sa.union_all(sa.select(_replaced), _other).add_cte(_discarded.cte("discarded"))
+"""Drops what is of the versions that are put. Tells of that, and of the latest that is of another."""
 _DISCARD = _discarding(_gone.c.blobs, _gone.c.hosts)
 
 
@@ -100,23 +102,20 @@ async def _add(puts: Sequence[Put]) -> list[Object]:
     """Put versions of different objects, of which nobody else changes any."""
     tx, fresh = puts[0].tx, str(2**62 - time.time_ns())
     versions = [UNVERSIONED if put.bucket.versioning != "ENABLED" else fresh for put in puts]
-    found = await db.rows(tx, Object, _REPLACED, buckets=[put.bucket.id for put in puts],
+    found = await db.rows(tx, Object, _REPLACE, buckets=[put.bucket.id for put in puts],
                           keys=[put.key for put in puts], versions=versions)  # fmt: skip
     latest = {(row.bucket_id, row.key): row for row in found if row.is_latest}
     for put in puts:
         if put.if_match or put.if_none_match:
             judge(put.bucket, put.key, latest.get(put.place), put.if_match, put.if_none_match)
     of = {put.place: (put, version) for put, version in zip(puts, versions, strict=True)}
-    replaced, demoted = list[Object](), dict[UUID, Object]()
+    demoted = dict[UUID, Object]()
     for row in found:
         put, version_id = of[row.bucket_id, row.key]
         if row.version_id == version_id:
             changes.append(put.tx, row, None)
-            replaced.append(row)
         else:
             demoted[row.id] = row
-    if replaced:
-        await db.execute(tx, _DROP, ids=[row.id for row in replaced])
     if demoted:
         for row in await db.rows(tx, Object, _NO_LONGER_LATEST, ids=[*demoted]):
             changes.append(of[row.bucket_id, row.key][0].tx, demoted[row.id], row)
