@@ -391,8 +391,14 @@ def _insert_all(cls: type[Row], names: tuple[str, ...], *along: sa.Insert) -> An
 
 def together(kinds: Mapping[str, Any], *, numbered: str | None = None) -> Any:
     """A table of arrays, each a bind parameter with this name and with values of this kind. `numbered`: the name of a
-    column that counts its rows from 1."""
-    arrays = (sa.bindparam(name, type_=postgresql.ARRAY(kind)) for name, kind in kinds.items())
+    column that counts its rows from 1.
+
+    How long they are is hidden from the planner, which else plans anew for each length: for longer than the statement
+    takes.
+    """
+    arrays = (
+        sa.select(sa.bindparam(name, type_=postgresql.ARRAY(kind))).scalar_subquery() for name, kind in kinds.items()
+    )
     columns = (sa.column(name, kind) for name, kind in kinds.items())
     return sa.func.unnest(*arrays).table_valued(*columns, with_ordinality=numbered, name="given").render_derived()
 

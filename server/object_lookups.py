@@ -30,21 +30,12 @@ _BOTH_LATEST, _BOTH_VERSION = (
     for one in (O.is_latest, O.version_id == sa.bindparam("version_id", type_=sa.Text))
 )
 
-
-def _list(name: str, kind: Any) -> Any:
-    """A list, whose length the planner does not see: one plan is good for all, and is made once."""
-    return sa.select(sa.bindparam(name, type_=postgresql.ARRAY(kind))).scalar_subquery()
-
-
-_asked = sa.func.unnest(_list("names", sa.Text), _list("keys", sa.Text), _list("read", sa.Boolean)).table_valued(
-    sa.column("name", sa.Text), sa.column("key", sa.Text), sa.column("read", sa.Boolean),
-    with_ordinality="number", name="asked",
-).render_derived()  # fmt: skip
+_asked = db.together({"names": sa.Text, "keys": sa.Text, "read": sa.Boolean}, numbered="number")
 _one: Any = sa.literal_column("1")  # has the planner use the index for each, whatever it thinks of the tables
-_bucket = sa.select(Bucket.TABLE).where(B.name == _asked.c.name, _there).limit(_one).lateral("bucket")
+_bucket = sa.select(Bucket.TABLE).where(B.name == _asked.c.names, _there).limit(_one).lateral("bucket")
 _object = (
     sa.select(Object.TABLE)
-    .where(O.bucket_id == _bucket.c.id, O.key == _asked.c.key, O.is_latest)
+    .where(O.bucket_id == _bucket.c.id, O.key == _asked.c["keys"], O.is_latest)
     .limit(_one)
     .lateral("object")
 )
