@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import audit_pb2 as pb
 
-from server import db
+from server import changes, db
 from server.changes import NO_TENANT, Change
 from server.db import METADATA, Owned, Tx
 
@@ -74,15 +74,16 @@ _GIVEN = {f"new_{name}": Entry.TABLE.c[name].type for name in ("sequence", "hash
 _given = db.together(_GIVEN)
 _head = (
     sa.update(HEADS)
-    .where(HEADS.c.tenant_id == _tenant, HEADS.c.sequence == sa.bindparam("after", type_=sa.BigInteger),
-           HEADS.c.hash == sa.bindparam("hash_before", type_=sa.LargeBinary))
+    .where(HEADS.c.tenant_id == _tenant, HEADS.c.sequence == sa.bindparam("first", type_=sa.BigInteger),
+           HEADS.c.hash == sa.bindparam("first_hash", type_=sa.LargeBinary))
     .values(sequence=sa.bindparam("last", type_=sa.BigInteger), hash=sa.bindparam("last_hash", type_=sa.LargeBinary))
     .returning(HEADS.c.sequence)
-    .cte("head")
+    .cte("audit_head")
 )  # fmt: skip
 _APPEND = sa.insert(Entry.TABLE).from_select(
     [name.removeprefix("new_") for name in _GIVEN], sa.select(*_given.c).select_from(_given.join(_head, sa.true()))
 )
+_APPEND_WITH_CHANGES = _APPEND.add_cte(changes.appending(_head).cte("changed"))
 
 
 @dataclass(frozen=True)
@@ -132,24 +133,25 @@ def note(tx: Tx, action: str, target: tuple[str, str], tenant_id: UUID = NO_TENA
 def _have_written(
     tx: Tx, tenant_id: UUID, target: tuple[str, str], details: dict[str, Any], columns: dict[str, Any]
 ) -> None:  # fmt: skip
-    tx.before_commit(("audit", str(tenant_id)), _write, Said(tenant_id, target, details, columns, tx.changes))
+    tx.before_commit((str(tenant_id), "audit"), _write, Said(tenant_id, target, details, columns, tx.changes))
 
 
 async def _write(tx: Tx, entries: list[Said]) -> None:
     """Add entries to the chain of a tenant, whose head is taken until the transaction has ended. Where the head is as
-    this process has left it, which is likely, it need not be read."""
+    this process has left it, which is likely, it need not be read. The tenant's changes are written along."""
     tenant_id, values = entries[0].tenant_id, [said.values() for said in entries]
-    digests = [digest(each) for each in values]
+    digests, changed = [digest(each) for each in values], tx.taken_along(changes.key(tenant_id))
     head = _LATEST.get(tenant_id)
-    after = await _append(tx, head, values, digests) if head else None
+    after = await _append(tx, head, values, digests, changed) if head else None
     if after is None:
-        after = await _append(tx, Head(**await db.record(tx, _TAKE, tenant=tenant_id)), values, digests)
+        head = Head(**await db.record(tx, _TAKE, tenant=tenant_id))
+        after = await _append(tx, head, values, digests, changed)
     assert after
     tx.after_commit.append(partial(_remember, after))
 
 
 async def _append(
-    tx: Tx, head: "Head", values: Sequence[dict[str, Any]], digests: Sequence[bytes]
+    tx: Tx, head: "Head", values: Sequence[dict[str, Any]], digests: Sequence[bytes], changed: Sequence[Change]
 ) -> "Head | None":  # fmt: skip
     """Where the chain ends then; None, and nothing was done, when it does not end here."""
     hashes, hash = [], head.hash
@@ -157,10 +159,13 @@ async def _append(
         hash = hashlib.sha256(hash + each).digest()
         hashes.append(hash)
     last = head.sequence + len(values)
-    columns = {f"new_{name}": [each[name] for each in values] for name in HASHED}
+    columns: dict[str, Any] = {f"new_{name}": [each[name] for each in values] for name in HASHED}
+    if changed:
+        columns |= changes.told(changed)
     done = await db.execute(
-        tx, _APPEND, tenant=head.tenant_id, after=head.sequence, hash_before=head.hash, last=last, last_hash=hash,
-        new_sequence=[*range(head.sequence + 1, last + 1)], new_hash=hashes, **columns,
+        tx, _APPEND_WITH_CHANGES if changed else _APPEND, **columns | {"tenant": head.tenant_id},
+        first=head.sequence, first_hash=head.hash, last=last, last_hash=hash,
+        new_sequence=[*range(head.sequence + 1, last + 1)], new_hash=hashes,
     )  # fmt: skip
     return Head(head.tenant_id, last, hash) if done else None
 

@@ -10,7 +10,7 @@ until it has committed; so whoever has seen number n has seen all before it, and
 that fails leaves no gap. Heads are taken in one order, after every other lock: they add no deadlock.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from functools import cache
@@ -51,22 +51,29 @@ R = TypeVar("R", bound=Row)
 
 _tenant = sa.bindparam("tenant", type_=postgresql.UUID)
 _count = sa.bindparam("count", type_=sa.BigInteger)
-_head = (
-    postgresql.insert(HEADS)
-    .values(tenant_id=_tenant, sequence=_count, purged=0)
-    .on_conflict_do_update(index_elements=[HEADS.c.tenant_id], set_={"sequence": HEADS.c.sequence + _count})
-    .returning(HEADS.c.sequence)
-    .cte("head")
-)
 _GIVEN = {"kind": sa.Text, "id": postgresql.UUID, "type": sa.Text, "actor": sa.Text, "request_id": sa.Text,
           "before": postgresql.JSONB, "after": postgresql.JSONB}  # fmt: skip
 _given = db.together(_GIVEN, numbered="n")
-_APPEND = sa.insert(CHANGES).from_select(
-    ["tenant_id", "sequence", *_GIVEN],
-    sa.select(
-        _tenant, _head.c.sequence - _count + _given.c.n, *(_given.c[name] for name in _GIVEN)
-    ).select_from(_head.join(_given, sa.true())),
-)  # fmt: skip
+
+
+def appending(*after: sa.CTE) -> sa.Insert:
+    """The statement that appends to the log of :tenant what told() tells; where something is done before it, if that
+    gives a row."""
+    first = sa.select(_tenant.label("tenant"), _count.label("count"), sa.literal(0).label("purged"))
+    head = (
+        postgresql.insert(HEADS)
+        .from_select(["tenant_id", "sequence", "purged"], first.select_from(*after))
+        .on_conflict_do_update(index_elements=[HEADS.c.tenant_id], set_={"sequence": HEADS.c.sequence + _count})
+        .returning(HEADS.c.sequence)
+        .cte("change_head")
+    )
+    numbered = sa.select(_tenant, head.c.sequence - _count + _given.c.n, *(_given.c[name] for name in _GIVEN))
+    return sa.insert(CHANGES).from_select(
+        ["tenant_id", "sequence", *_GIVEN], numbered.select_from(head.join(_given, sa.true()))
+    )
+
+
+_APPEND = appending()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +121,22 @@ def append(tx: Tx, before: Row | None, after: Row | None) -> None:
     tenant_id = getattr(row, "tenant_id", None) or NO_TENANT
     change = Change(tenant_id, row.KIND, row.id, kind, tx.actor, tx.request_id, old, new)
     tx.changes.append(change)
-    tx.before_commit(("changes", str(tenant_id)), _write, change)
+    tx.before_commit(key(tenant_id), _write, change)
+
+
+def key(tenant_id: UUID) -> tuple[str, str]:
+    """What changes of this tenant are left to write under, which is right after its audit log."""
+    return str(tenant_id), "changes"
 
 
 async def _write(tx: Tx, new: list[Change]) -> None:
+    await db.execute(tx, _APPEND, **told(new))
+
+
+def told(new: Sequence[Change]) -> dict[str, Any]:
+    """The parameters of appending()."""
     columns = {name: [getattr(change, name) for change in new] for name in _GIVEN}
-    await db.execute(tx, _APPEND, tenant=new[0].tenant_id, count=len(new), **columns)
+    return {"tenant": new[0].tenant_id, "count": len(new), **columns}
 
 
 def public(row: Row) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
-from operator import itemgetter
 from random import getrandbits
 from types import NoneType, UnionType
 from typing import Any, ClassVar, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
@@ -124,12 +123,17 @@ class Tx:
     request_id: str = ""
     changes: list[Any] = field(default_factory=list)  # of resources, so far: see changes.py
     left: dict[tuple[str, str], tuple["Write", list[Any]]] = field(default_factory=dict)
-    """What is left to write at the end, in the order of its keys: two transactions never wait for each other there."""
+    """What is left to write at the end, by tenant and log, in the order of these: two transactions never wait for each
+    other there."""
     after_commit: list[Callable[[], None]] = field(default_factory=list)
 
     def before_commit(self, key: tuple[str, str], write: "Write", item: object) -> None:
         """Have this written at the end, by `write`, along with all else that has this key."""
         self.left.setdefault(key, (write, []))[1].append(item)
+
+    def taken_along(self, key: tuple[str, str]) -> list[Any]:
+        """What is left to write under the key that comes next, by who writes it along with its own."""
+        return self.left.pop(key)[1] if key in self.left else []
 
     def part(self, actor: str, request_id: str) -> "Tx":
         """The same transaction, for what is changed in it by somebody else."""
@@ -167,7 +171,8 @@ class Database:
             tx = Tx(connection, actor, request_id)
             async with connection.transaction():
                 yield tx
-                for _, (write, items) in sorted(tx.left.items(), key=itemgetter(0)):
+                while tx.left:
+                    write, items = tx.left.pop(min(tx.left))
                     await write(tx, items)
         for act in tx.after_commit:
             act()
