@@ -82,7 +82,7 @@ async def put(app: "App", bucket: Bucket, id: UUID, data: AsyncIterator[bytes], 
     if small:
         beginning, all_of_it = await small_objects.begun(data, small)
         if all_of_it:
-            return await small_blob(app, bucket, id, beginning)
+            return await small_blob(app, id, beginning, encrypted=bucket.encryption_enabled)
         data = small_objects.resumed(beginning, data)
     if not bucket.encryption_enabled:
         return Kept(id, await store.put(id, data))
@@ -93,10 +93,10 @@ async def put(app: "App", bucket: Bucket, id: UUID, data: AsyncIterator[bytes], 
     return Kept(id, hashes.stored(), wrapped, stored.sha256)
 
 
-async def small_blob(app: "App", bucket: Bucket, id: UUID, data: bytes) -> Kept:
+async def small_blob(app: "App", id: UUID, data: bytes, *, encrypted: bool) -> Kept:
     """What put() gives of data that are to be kept in the database."""
     hashes = Hashes()
-    if not bucket.encryption_enabled:
+    if not encrypted:
         hashes.update(data)
         return Kept(id, hashes.stored(), data=data)
     key = secrets.token_bytes(KEY)

@@ -4,7 +4,7 @@ nothing. What is stored is a blob that nobody sees yet."""
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -54,6 +54,11 @@ class Received:
     blob_checksum: str | None = None
     data: bytes | None = None  # the blob, if it is to be kept in the database
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it can still be encrypted."""
+        return self.data is not None and self.wrapped_key is None
+
     def columns(self) -> dict[str, Any]:
         """What an object's row says of it, but for its type and what it is called."""
         return {"id": self.id, "size_bytes": self.stored.size_bytes, "checksum": self.stored.sha256,
@@ -62,8 +67,13 @@ class Received:
                 "blob_checksum": self.blob_checksum, "inline": self.data is not None}  # fmt: skip
 
 
+def at_hand(first: Any, more: AsyncIterator[Any], small: int) -> bool:
+    """Whether all of it has come in the first request, and is to be kept in the database."""
+    return small > 0 and isinstance(more, Nothing) and len(first.data) <= small
+
+
 async def prepared(
-    app: "App", call: Call, bucket: Bucket, first: Any, more: AsyncIterator[Any], algorithm: str = "",
+    app: "App", call: Call, bucket: Bucket | None, first: Any, more: AsyncIterator[Any], algorithm: str = "",
     small: int = 0,
 ) -> Received:  # fmt: skip
     """receive(), for a call whose failure takes it back."""
@@ -78,21 +88,23 @@ def undone_with(app: "App", call: Call, received: Received) -> Received:
 
 
 async def receive(
-    app: "App", bucket: Bucket, first: Any, more: AsyncIterator[Any], algorithm: str = "", small: int = 0
+    app: "App", bucket: Bucket | None, first: Any, more: AsyncIterator[Any], algorithm: str = "", small: int = 0
 ) -> Received:  # fmt: skip
     """Store what comes in `data` of these requests, for this bucket; up to so many bytes are but received. Raises, and
     keeps nothing, when it is not what `content_sha256` and `content_md5` of the first one and `checksum_value` of the
-    last one say, or more than may be.
+    last one say, or more than may be. What is at hand may be received without a bucket, and is not encrypted then.
     """
     id, beginning = db.new_id(), bytearray()
     checksum = Running(algorithm or first.checksum_algorithm, first.checksum_value)
     md5 = decoded("content_md5", first.content_md5, 16).hex() if first.content_md5 else ""
-    if small and isinstance(more, Nothing) and len(first.data) <= small:
+    if at_hand(first, more, small):
         need_room(app, len(first.data))
         beginning += first.data[:SNIFFED]
         await checksum.update(first.data)
-        kept = await object_encryption.small_blob(app, bucket, id, first.data)
+        secret = bucket is not None and bucket.encryption_enabled
+        kept = await object_encryption.small_blob(app, id, first.data, encrypted=secret)
     else:
+        assert bucket
         sent = _pieces(app, bucket.tenant_id, first, more, beginning, checksum)
         try:
             async with asyncio.timeout(LONGEST), aclosing(sent) as data:
@@ -115,6 +127,13 @@ async def receive(
         raise
     kind = looks_like(bytes(beginning))
     return Received(id, stored, kind, checksum.algorithm, value, kept.wrapped_key, kept.blob_checksum, kept.data)
+
+
+async def encrypted(app: "App", received: Received) -> Received:
+    """The same, encrypted. It is plain."""
+    assert received.data is not None
+    kept = await object_encryption.small_blob(app, received.id, received.data, encrypted=True)
+    return replace(received, wrapped_key=kept.wrapped_key, blob_checksum=kept.blob_checksum, data=kept.data)
 
 
 async def copy(

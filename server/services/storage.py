@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 
 RESERVED = ("buckets", "cluster", "lifecycle", "multipart", "presign", "presigned", "versions")  # segments of our paths
 Uploaded = tuple[Received, dict[str, Any]]  # and the columns with what is told along with it
+MOST_REMEMBERED = 10_000  # buckets
 TRIES = 3  # to read an object that is just being overwritten
 
 _tenant = B.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID)
@@ -94,6 +95,7 @@ rating.metered("object", category="storage", size=lambda state: ("standard", Dec
 class StorageService(MultipartUploads):
     def __init__(self, app: "App") -> None:
         self.app, self._lookups = app, ObjectLookups(app.db, app.config.deadline_seconds)
+        self._plain = set[str]()  # the names of buckets without a policy and without encryption, when last put into
 
     async def admits(self, call: Call, request: Any) -> bool:
         return await bucket_access.admits(self.app, call, request)
@@ -155,16 +157,17 @@ class StorageService(MultipartUploads):
     ) -> Uploaded:
         if not first.key or "\0" in first.key:
             raise invalid("key", "this wants 1 to 1,024 bytes, and none of them zero")
-        told = object_rows.told(first.properties, first.tags)
-        bucket = await self._lookups.bucket(first.bucket)
-        if bucket is None or bucket.tenant_id != call.tenant_id:
-            raise not_found("bucket", first.bucket)
-        obey(bucket, Question(call, first))
-        if first.if_match or first.if_none_match:
+        told, bucket, small = object_rows.told(first.properties, first.tags), None, self.app.config.objects_small
+        conditional = first.if_match or first.if_none_match
+        if conditional or first.bucket not in self._plain or not object_uploads.at_hand(first, more, small):
+            bucket = await self._lookups.bucket(first.bucket)
+            if bucket is None or bucket.tenant_id != call.tenant_id:
+                raise not_found("bucket", first.bucket)
+            obey(bucket, Question(call, first))
+        if bucket and conditional:
             async with self.app.db.reading() as tx:
                 latest = await object_rows.version(tx, bucket, first.key)
             object_versions.judge(bucket, first.key, latest, first.if_match, first.if_none_match)
-        small = self.app.config.objects_small
         return await object_uploads.prepared(self.app, call, bucket, first, more, small=small), told
 
     async def UploadObject(self, call: Call, request: pb.UploadObjectRequest) -> pb.Object:
@@ -177,10 +180,17 @@ class StorageService(MultipartUploads):
         tx, tenant_id, held, puts = calls[0].tx, calls[0].tenant_id, dict[str, Bucket](), list[Put]()
         for name in sorted({request.bucket for request in requests}):
             keys = {request.key for request in requests if request.bucket == name}
-            held[name] = await entered_bucket(tx, name, tenant_id, keys)
+            self._plain.discard(name)
+            bucket = held[name] = await entered_bucket(tx, name, tenant_id, keys)
+            if bucket.policy is None and not bucket.encryption_enabled:
+                if len(self._plain) >= MOST_REMEMBERED:
+                    self._plain.clear()
+                self._plain.add(name)
         for call, request in zip(calls, requests, strict=True):
             bucket, (received, told) = held[request.bucket], call.prepared
             obey(bucket, Question(call, request))
+            if bucket.encryption_enabled and received.is_plain:  # as the bucket was not, when it came
+                received = await object_uploads.encrypted(self.app, received)
             content_type = request.properties.content_type or request.content_type or received.content_type
             puts.append(Put(
                 tx=call.tx, bucket=bucket, key=request.key, if_match=request.if_match, data=received.data,

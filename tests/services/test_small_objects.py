@@ -168,3 +168,20 @@ async def test_the_scrubber_reads_it_too(cloud: Cloud, ada: Person, secret: bool
     assert await scrubbed() == ",CORRUPT,MISSING"
     for key in "bc":
         assert (await ada.rest.get(f"/storage/assets/{key}")).status_code == 503
+
+
+async def test_what_is_put_right_after_the_bucket_has_changed(cloud: Cloud, ada: Person) -> None:
+    await bucket(ada)
+    await put(ada, "assets/before", DATA)
+    await encrypted(ada)
+    assert (await put(ada, "assets/after", DATA))["encrypted"] is True
+    blob = await cloud.value("select b.data from small_blobs b join objects o using (id) where o.key = 'after'")
+    assert DATA[:16] not in blob
+    assert await read(ada, "assets/before") == await read(ada, "assets/after") == DATA
+    await encrypted(ada, enabled=False)
+    assert (await put(ada, "assets/again", DATA))["encrypted"] is False
+    for key in ("before", "after", "again"):
+        assert (await ada.rest.delete(f"/storage/assets/{key}")).status_code < 300
+    assert (await ada.rest.delete("/storage/buckets/assets")).status_code < 300
+    reply = await ada.rest.put("/storage/assets/late", content=DATA)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "NOT_FOUND"), reply.text
