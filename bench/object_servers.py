@@ -4,8 +4,7 @@ and against Ceph's gateway.
 There are two arrangements. In the first, our server is one process, and it and moto have one processor, the same; the
 clients have the others. Ceph's gateway is placed nowhere, nor is what keeps data: PostgreSQL, Ceph's monitor and its
 store. In the second, of which the figures say how many processes ours is, nothing is placed at all: our server is
-`thecloud up` with a process for each processor, and the others are as they are started; only what is small is asked
-for, more of it at once.
+`thecloud up` with a process for each processor, and the others are as they are started; more is asked for at once.
 
 Ours and Ceph's answer a put when it is on the disk, both in the folder for temporary files, which has to be on one;
 moto answers when it is in memory. The requests are made and signed before the clock starts, and are the same for all
@@ -65,13 +64,12 @@ class Arrangement:
     command: tuple[str, ...]  # that starts our server
     servers: list[int] | None  # the processors of ours and of moto; None: any
     clients: list[int] | None
-    work: tuple[Work, ...]
     at_once: tuple[int, ...]
 
 
-ONE_PROCESSOR = Arrangement("", ("serve",), SERVER, CLIENTS, WORK, (1, 16))
+ONE_PROCESSOR = Arrangement("", ("serve",), SERVER, CLIENTS, (1, 16))
 WHOLE_MACHINE = Arrangement(
-    f"{len(PROCESSORS)} processes, ", ("up", "--workers", str(len(PROCESSORS))), None, None, WORK[:2], (16, 64)
+    f"{len(PROCESSORS)} processes, ", ("up", "--workers", str(len(PROCESSORS))), None, None, (16, 64)
 )
 
 
@@ -156,7 +154,7 @@ def measured(
         for side in (*ours, *others):
             side.fill()
         return [
-            each for work in arrangement.work for at_once in arrangement.at_once
+            each for work in WORK for at_once in arrangement.at_once
             for each in compared(arrangement, work, at_once, ours, others)
         ]  # fmt: skip
 
