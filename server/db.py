@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from random import getrandbits
@@ -438,19 +438,3 @@ def given(name: str, kind: Any, condition: Callable[[Any], sa.ColumnElement[bool
 def to_message(row: Row, **more: object) -> Any:
     """The row's message, with every field that the row, or `more`, has a value for."""
     return builder(row.MESSAGE)(row.__dict__ | more)  # type: ignore[arg-type]
-
-
-def moment(request: Any, name: str) -> datetime | None:
-    """The moment in this field of a request, if it has one."""
-    try:
-        return getattr(request, name).ToDatetime(UTC) if request.HasField(name) else None
-    except (ValueError, OverflowError):
-        raise invalid(name, "this is no moment of the years 1 to 9999") from None
-
-
-def masked(request: Any, *names: str) -> dict[str, Any]:
-    """The fields an update changes: what its mask names of those that may be changed."""
-    fixed = set(request.update_mask.paths) - set(names)
-    if fixed:
-        raise invalid("update_mask", f"cannot change {', '.join(sorted(fixed))}; it takes {', '.join(names)}")
-    return {name: getattr(request, name) for name in names if name in request.update_mask.paths}

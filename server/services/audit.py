@@ -10,7 +10,7 @@ from google.api.httpbody_pb2 import HttpBody
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import audit_pb2 as pb
 
-from server import db, pages
+from server import db, pages, request_fields
 from server.audit import Entry
 from server.call import Call
 
@@ -65,7 +65,7 @@ def wanted(call: Call, request: pb.ListAuditLogsRequest | pb.ExportAuditLogsRequ
     return {
         "tenant_id": call.tenant_id,
         "only_user": None if call.may(call.method.wider_permission, "audit_log") else call.principal.user_id,
-        "since": db.moment(request, "start_time"), "until": db.moment(request, "end_time"),
+        "since": request_fields.moment(request, "start_time"), "until": request_fields.moment(request, "end_time"),
         "actor": request.actor or None, "action": request.action or None, "kind": kind or None,
         "id_begins": id if slash else None, "status": request.status or None,
     }  # fmt: skip

@@ -8,7 +8,7 @@ from uuid import uuid4
 from google.protobuf.empty_pb2 import Empty
 from thecloud.v1 import billing_pb2 as pb
 
-from server import budgets, changes, db, enums, pages, rating
+from server import budgets, changes, db, enums, pages, rating, request_fields
 from server.budgets import Budget
 from server.call import Call
 from server.db import Tx
@@ -99,8 +99,8 @@ def to_record(amount: rating.Amount) -> pb.UsageRecord:
 def period(request: pb.GetBillingSummaryRequest | pb.ListUsageRequest, now: datetime) -> tuple[datetime, datetime]:
     """The period asked for, in whole seconds. Raises INVALID_ARGUMENT when it is none, or too long."""
     first, next_first = rating.month(now)
-    start = (db.moment(request, "start") or first).replace(microsecond=0)
-    end = (db.moment(request, "end") or next_first).replace(microsecond=0)
+    start = (request_fields.moment(request, "start") or first).replace(microsecond=0)
+    end = (request_fields.moment(request, "end") or next_first).replace(microsecond=0)
     if start >= end:
         raise invalid("end", f"the period from {start.isoformat()} to {end.isoformat()} has not a second: "
                              "`end` is the moment after it; give both")  # fmt: skip

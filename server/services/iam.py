@@ -13,7 +13,7 @@ from google.protobuf.json_format import MessageToDict
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import iam_pb2 as pb
 
-from server import access, auth, changes, conditions, db, enums, pages, quota, registry
+from server import access, auth, changes, conditions, db, enums, pages, quota, registry, request_fields
 from server.access import Access, Policy
 from server.audit import Entry
 from server.auth import ATTACHMENTS, Member, Principal, StoredPolicy
@@ -94,7 +94,7 @@ class IamService:
 
     async def UpdatePolicy(self, call: Call, request: pb.UpdatePolicyRequest) -> pb.Policy:
         policy = await db.get(call.tx, StoredPolicy, request.id, call.tenant_id, lock=True)
-        wanted = db.masked(request, "name", "description", "statements")
+        wanted = request_fields.masked(request, "name", "description", "statements")
         if wanted.get("name") == "":
             raise invalid("name", "a name has at least one character")
         if "statements" in wanted:

@@ -11,7 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import identity_pb2 as pb
 
-from server import auth, changes, db, pages, ratelimit
+from server import auth, changes, db, pages, ratelimit, request_fields
 from server.auth import ApiKey, User
 from server.call import Call
 from server.db import METADATA, Tx
@@ -193,7 +193,7 @@ async def register(tx: Tx, email: str, password_hash: str, name: str) -> User:
 async def narrowed(call: Call, request: pb.CreateKeyRequest) -> tuple[dict[str, Any] | None, datetime | None]:
     """The policy and the end of a key to be made, which opens no more and ends no later than the one that makes it."""
     policy = {"statements": iam.checked(request.policy.statements, "policy.")} if request.HasField("policy") else None
-    expires_at = db.moment(request, "expires_at")
+    expires_at = request_fields.moment(request, "expires_at")
     if expires_at and expires_at <= datetime.now(UTC):
         raise invalid("expires_at", "this has passed; choose a moment to come, or leave it out")
     if call.principal.key_policy:

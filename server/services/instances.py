@@ -26,7 +26,7 @@ from drivers.contracts import (
     SupportsStats,
     Terminal,
 )
-from server import console, db, enums, hosts, networks, pages, ports, quota, rating, volumes
+from server import console, db, enums, hosts, networks, pages, ports, quota, rating, request_fields, volumes
 from server.auth import ApiKey
 from server.call import Call
 from server.db import Tx
@@ -138,7 +138,7 @@ class InstanceService:
 
     async def UpdateInstance(self, call: Call, request: pb.UpdateInstanceRequest) -> pb.Instance:
         row = await locked(call.tx, request.id, call.tenant_id)
-        wanted = db.masked(request, "name", "status", "labels", "metadata")
+        wanted = request_fields.masked(request, "name", "status", "labels", "metadata")
         status = wanted.pop("status", 0)
         if wanted.get("name") == "":
             raise invalid("name", "a name has at least one character")

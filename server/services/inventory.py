@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import inventory_pb2 as pb
 
-from server import db
+from server import db, request_fields
 from server.call import Call
 from server.changes import CHANGES, HEADS
 from server.db import Tx
@@ -95,7 +95,7 @@ class InventoryService:
     async def _moment(self, tx: Tx, tenant_id: UUID, request: Any, name: str) -> datetime:
         """The moment asked for, which the log must still tell of."""
         now = datetime.now(UTC)
-        asked = db.moment(request, name) or now
+        asked = request_fields.moment(request, name) or now
         if asked > now:
             raise invalid(name, "this is in the future; the log knows only the past")
         if asked < now - timedelta(days=self.app.config.change_days) and await db.value(tx, _PURGED, tenant=tenant_id):

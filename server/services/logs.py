@@ -19,7 +19,7 @@ from thecloud.v1 import logs_pb2 as pb
 from thecloud.v1 import watch_pb2
 
 from drivers.contracts import LogLine, SupportsLogsSince
-from server import db
+from server import db, request_fields
 from server.call import Call, identified
 from server.db import METADATA, Tx
 from server.instances import Instance
@@ -126,7 +126,7 @@ class LogService:
         wanted = {
             "resource_id": request.resource_id or None, "resource_type": request.resource_type or None,
             "level": request.level or None, "pattern": f"%{search}%" if search else None,
-            "since": db.moment(request, "start_time"), "until": db.moment(request, "end_time"),
+            "since": request_fields.moment(request, "start_time"), "until": request_fields.moment(request, "end_time"),
             "shown": await shown(call),
         }  # fmt: skip
         found = await db.records(call.tx, _SEARCH, tenant=call.tenant_id, most=limit, passed=offset, **wanted)

@@ -11,7 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.dialects import postgresql
 from thecloud.v1 import vpcs_pb2 as pb
 
-from server import changes, db, networks, pages, quota, topology
+from server import changes, db, networks, pages, quota, request_fields, topology
 from server.call import Call
 from server.db import Owned, Tx
 from server.errors import ApiError, invalid
@@ -106,7 +106,7 @@ class VpcService:
 
     async def UpdateVpc(self, call: Call, request: pb.UpdateVpcRequest) -> pb.Vpc:
         vpc = await networks.locate_vpc(call.tx, request.id, call.tenant_id, lock=True)
-        wanted = db.masked(request, "name")
+        wanted = request_fields.masked(request, "name")
         if wanted.get("name") == "":
             raise invalid("name", "a name has at least one character")
         try:
