@@ -370,30 +370,6 @@ def _insert(cls: type[Row], names: tuple[str, ...]) -> Any:
     return sa.insert(cls.TABLE).values(values).returning(*cls.TABLE.c)
 
 
-async def insert_all(
-    tx: Tx, cls: type[R], many: Sequence[Mapping[str, Any]], *along: sa.Insert, **values: object
-) -> list[R]:
-    """Insert many rows in one statement. All have the same columns, of which none is a list, and an id of their own.
-    What is inserted `along`, with these values, may refer to them."""
-    columns = {f"new_{name}": [each[name] for each in many] for name in many[0]}
-    statement = _insert_all(cls, tuple(many[0]), *along)  # type: ignore[arg-type]
-    rest = await records(tx, statement, **columns, **values)
-    found = {each["id"]: each for each in rest}
-    return [made(cls, {**found[each["id"]], **each}) for each in many]
-
-
-@cache
-def _insert_all(cls: type[Row], names: tuple[str, ...], *along: sa.Insert) -> Any:
-    """What it gives are the ids, and the columns that are not given."""
-    columns = cls.TABLE.c
-    given = together({f"new_{name}": columns[name].type for name in names})
-    rest = [column for column in columns if column.name not in names]
-    inserted = sa.insert(cls.TABLE).from_select(names, sa.select(*given.c)).returning(columns.id, *rest)
-    if not along:
-        return inserted
-    return sa.select(inserted.cte("inserted")).add_cte(*(each.cte() for each in along))
-
-
 def together(kinds: Mapping[str, Any], *, numbered: str | None = None) -> Any:
     """A table of arrays, each a bind parameter with this name and with values of this kind. `numbered`: the name of a
     column that counts its rows from 1.

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,11 +18,10 @@ from server.work import NEVER, WORK
 
 UNVERSIONED = "null"
 
-_places = db.together({"buckets": postgresql.UUID, "keys": sa.Text, "versions": sa.Text})
-_theirs = sa.and_(O.bucket_id == _places.c.buckets, O.key == _places.c["keys"])
-_same = O.version_id == _places.c.versions
-_replaced = sa.delete(Object.TABLE).where(_theirs, _same).returning(Object.TABLE).cte("replaced")
-_other = sa.select(Object.TABLE).join(_places, sa.and_(_theirs, O.is_latest, ~_same))
+_places = db.together({"buckets": postgresql.UUID, "keys": sa.Text})
+_LATEST = sa.select(Object.TABLE).join(
+    _places, sa.and_(O.bucket_id == _places.c.buckets, O.key == _places.c["keys"], O.is_latest)
+)
 _given = O.id == sa.any_(sa.bindparam("ids", type_=postgresql.ARRAY(postgresql.UUID)))
 _now = {"is_latest": sa.false(), "noncurrent_since": sa.func.clock_timestamp()}
 _NO_LONGER_LATEST = sa.update(Object.TABLE).where(_given).values(_now).returning(Object.TABLE)
@@ -46,9 +46,6 @@ def _discarding(id: Any, host: Any, *which: Any) -> sa.Insert:
 
 
 _DROP = _discarding(_dropped.c.id, _dropped.c.host, ~_dropped.c.delete_marker, ~_dropped.c.inline)
-_discarded = _discarding(_replaced.c.id, _replaced.c.host, ~_replaced.c.delete_marker, ~_replaced.c.inline)
-_REPLACE = sa.union_all(sa.select(_replaced), _other).add_cte(_discarded.cte("discarded"))
-"""Drops what is of the versions that are put. Tells of that, and of the latest that is of another."""
 _DISCARD = _discarding(_gone.c.blobs, _gone.c.hosts)
 
 
@@ -102,36 +99,57 @@ async def _add(puts: Sequence[Put]) -> list[Object]:
     """Put versions of different objects, of which nobody else changes any."""
     tx, fresh = puts[0].tx, str(2**62 - time.time_ns())
     versions = [UNVERSIONED if put.bucket.versioning != "ENABLED" else fresh for put in puts]
-    found = await db.rows(tx, Object, _REPLACE, buckets=[put.bucket.id for put in puts],
-                          keys=[put.key for put in puts], versions=versions)  # fmt: skip
-    latest = {(row.bucket_id, row.key): row for row in found if row.is_latest}
-    for put in puts:
-        if put.if_match or put.if_none_match:
-            judge(put.bucket, put.key, latest.get(put.place), put.if_match, put.if_none_match)
-    of = {put.place: (put, version) for put, version in zip(puts, versions, strict=True)}
-    demoted = dict[UUID, Object]()
-    for row in found:
-        put, version_id = of[row.bucket_id, row.key]
-        if row.version_id == version_id:
-            changes.append(put.tx, row, None)
-        else:
-            demoted[row.id] = row
-    if demoted:
-        for row in await db.rows(tx, Object, _NO_LONGER_LATEST, ids=[*demoted]):
-            changes.append(of[row.bucket_id, row.key][0].tx, demoted[row.id], row)
-    blobs = {put.columns["id"]: put.data for put in puts if put.data is not None}
-    along = (small_objects.KEEP,) if blobs else ()
-    rows = await db.insert_all(tx, Object, [
+    if any(put.if_match or put.if_none_match or put.bucket.versioning != "OFF" for put in puts):
+        await _make_way(puts)
+    values = [
         {"tenant_id": put.bucket.tenant_id, "bucket_id": put.bucket.id, "bucket": put.bucket.name, "key": put.key,
          "version_id": version_id, "is_latest": True, "delete_marker": put.delete_marker,
          "parts_count": len(put.part_sizes), **put.columns}
-        for put, version_id in of.values()
-    ], *along, ids=[*blobs], blobs=[*blobs.values()])  # fmt: skip
-    for put, row in zip(puts, rows, strict=True):
+        for put, version_id in zip(puts, versions, strict=True)
+    ]  # fmt: skip
+    blobs = {put.columns["id"]: put.data for put in puts if put.data is not None}
+    found = await db.rows(
+        tx, Object, _replace(tuple(values[0]), bool(blobs)), ids=[*blobs], blobs=[*blobs.values()],
+        **{f"new_{name}": [each[name] for each in values] for name in values[0]},
+    )  # fmt: skip
+    rows, of = {row.id: row for row in found}, {put.place: put for put in puts}
+    added = [rows.pop(put.columns["id"]) for put in puts]
+    for row in rows.values():
+        changes.append(of[row.bucket_id, row.key].tx, row, None)
+    for put, row in zip(puts, added, strict=True):
         changes.append(put.tx, None, row)
         if put.part_sizes:
             await db.execute(tx, sa.insert(SIZES).values(object_id=row.id, sizes=list(put.part_sizes)))
-    return rows
+    return added
+
+
+async def _make_way(puts: Sequence[Put]) -> None:
+    """Have what is the latest now be so no longer, unless it is what will be replaced. Raises what judge() does."""
+    tx, of = puts[0].tx, {put.place: put for put in puts}
+    found = await db.rows(tx, Object, _LATEST, buckets=[put.bucket.id for put in puts], keys=[put.key for put in puts])
+    latest = {(row.bucket_id, row.key): row for row in found}
+    for place, put in of.items():
+        judge(put.bucket, put.key, latest.get(place), put.if_match, put.if_none_match)
+    kept = {row.id: row for place, row in latest.items()
+            if of[place].bucket.versioning == "ENABLED" or row.version_id != UNVERSIONED}  # fmt: skip
+    if kept:
+        for row in await db.rows(tx, Object, _NO_LONGER_LATEST, ids=[*kept]):
+            changes.append(of[row.bucket_id, row.key].tx, kept[row.id], row)
+
+
+@cache
+def _replace(names: tuple[str, ...], small: bool) -> Any:
+    """Drops what is of the versions that are put, then puts them: rows with these columns, and blobs of their own if
+    some are small. Gives both, what is dropped and what is put."""
+    given = db.together({f"new_{name}": O[name].type for name in names})
+    theirs = (O[name] == given.c[f"new_{name}"] for name in ("bucket_id", "key", "version_id"))
+    dropped = sa.delete(Object.TABLE).where(*theirs).returning(Object.TABLE).cte("dropped")
+    first = sa.select(sa.func.count().label("count")).select_from(dropped).cte("first")  # so that it is done before
+    values = sa.select(*given.c).select_from(given.join(first, first.c.count >= 0))
+    added = sa.insert(Object.TABLE).from_select(names, values).returning(Object.TABLE).cte("added")
+    discarded = _discarding(dropped.c.id, dropped.c.host, ~dropped.c.delete_marker, ~dropped.c.inline).cte("discarded")
+    both = sa.union_all(sa.select(dropped), sa.select(added)).add_cte(discarded)
+    return both.add_cte(small_objects.KEEP.cte("kept")) if small else both
 
 
 async def hide(tx: Tx, bucket: Bucket, key: str, user_id: UUID) -> bool:
