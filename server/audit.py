@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from thecloud.v1 import audit_pb2 as pb
 
 from server import changes, db
 from server.changes import NO_TENANT, Change
-from server.db import METADATA, Owned, Tx
+from server.db import METADATA, Asked, Owned, Tx
 
 if TYPE_CHECKING:
     from server.call import Call
@@ -80,10 +80,15 @@ _head = (
     .returning(HEADS.c.sequence)
     .cte("audit_head")
 )  # fmt: skip
-_APPEND = sa.insert(Entry.TABLE).from_select(
-    [name.removeprefix("new_") for name in _GIVEN], sa.select(*_given.c).select_from(_given.join(_head, sa.true()))
+_entries = (
+    sa.insert(Entry.TABLE)
+    .from_select(
+        [name.removeprefix("new_") for name in _GIVEN], sa.select(*_given.c).select_from(_given.join(_head, sa.true()))
+    )
+    .returning(Entry.TABLE.c.sequence)
+    .cte("entries")
 )
-_APPEND_WITH_CHANGES = _APPEND.add_cte(changes.appending(_head).cte("changed"))
+_APPENDED = sa.select(sa.func.count()).select_from(_entries).scalar_subquery()
 
 
 @dataclass(frozen=True)
@@ -138,20 +143,23 @@ def _have_written(
 
 async def _write(tx: Tx, entries: list[Said]) -> None:
     """Add entries to the chain of a tenant, whose head is taken until the transaction has ended. Where the head is as
-    this process has left it, which is likely, it need not be read. The tenant's changes are written along."""
+    this process has left it, which is likely, it need not be read. The tenant's changes are written along, and what is
+    asked last is asked along."""
     tenant_id, values = entries[0].tenant_id, [said.values() for said in entries]
     digests, changed = [digest(each) for each in values], tx.taken_along(changes.key(tenant_id))
+    asked = tx.asked.pop() if tx.asked else None
     head = _LATEST.get(tenant_id)
-    after = await _append(tx, head, values, digests, changed) if head else None
+    after = await _append(tx, head, values, digests, changed, asked) if head else None
     if after is None:
         head = Head(**await db.record(tx, _TAKE, tenant=tenant_id))
-        after = await _append(tx, head, values, digests, changed)
+        after = await _append(tx, head, values, digests, changed, asked)
     assert after
     tx.after_commit.append(partial(_remember, after))
 
 
 async def _append(
-    tx: Tx, head: "Head", values: Sequence[dict[str, Any]], digests: Sequence[bytes], changed: Sequence[Change]
+    tx: Tx, head: "Head", values: Sequence[dict[str, Any]], digests: Sequence[bytes], changed: Sequence[Change],
+    asked: Asked | None,
 ) -> "Head | None":  # fmt: skip
     """Where the chain ends then; None, and nothing was done, when it does not end here."""
     hashes, hash = [], head.hash
@@ -162,12 +170,23 @@ async def _append(
     columns: dict[str, Any] = {f"new_{name}": [each[name] for each in values] for name in HASHED}
     if changed:
         columns |= changes.told(changed)
-    done = await db.execute(
-        tx, _APPEND_WITH_CHANGES if changed else _APPEND, **columns | {"tenant": head.tenant_id},
+    if asked:
+        columns |= asked.values
+    *answer, done = await db.record(
+        tx, _appending(bool(changed), asked.statement if asked else None), **columns | {"tenant": head.tenant_id},
         first=head.sequence, first_hash=head.hash, last=last, last_hash=hash,
         new_sequence=[*range(head.sequence + 1, last + 1)], new_hash=hashes,
     )  # fmt: skip
+    if asked and done:
+        asked.tell(answer)
     return Head(head.tenant_id, last, hash) if done else None
+
+
+@cache
+def _appending(changed: bool, asked: sa.Select[Any] | None) -> sa.Select[Any]:
+    """Adds entries, and changes. Its row has the answer to what is asked, and then how many entries were added."""
+    statement = sa.select(_APPENDED) if asked is None else asked.add_columns(_APPENDED)
+    return statement.add_cte(changes.appending(_head).cte("changed")) if changed else statement
 
 
 def _remember(head: "Head") -> None:

@@ -125,6 +125,7 @@ class Tx:
     left: dict[tuple[str, str], tuple["Write", list[Any]]] = field(default_factory=dict)
     """What is left to write at the end, by tenant and log, in the order of these: two transactions never wait for each
     other there."""
+    asked: list["Asked"] = field(default_factory=list)  # at the end, by whoever writes then, or else by itself
     after_commit: list[Callable[[], None]] = field(default_factory=list)
 
     def before_commit(self, key: tuple[str, str], write: "Write", item: object) -> None:
@@ -141,6 +142,15 @@ class Tx:
 
 
 Write = Callable[[Tx, list[Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked, and who is told its first row; that may raise."""
+
+    statement: sa.Select[Any]
+    values: dict[str, Any]
+    tell: Callable[[Sequence[Any]], None]
 
 
 class Database:
@@ -174,6 +184,7 @@ class Database:
                 while tx.left:
                     write, items = tx.left.pop(min(tx.left))
                     await write(tx, items)
+                await ask(tx)
         for act in tx.after_commit:
             act()
 
@@ -254,6 +265,13 @@ async def value(tx: Tx, statement: Executable, **values: object) -> Any:
     """The first column of the first row, or None."""
     text, arguments = sql(statement, values)
     return await tx.connection.fetchval(text, *arguments)
+
+
+async def ask(tx: Tx) -> None:
+    """Ask now what was left to the end."""
+    while tx.asked:
+        asked = tx.asked.pop()
+        asked.tell(await record(tx, asked.statement, **asked.values))
 
 
 async def execute(tx: Tx, statement: Executable, **values: object) -> int:

@@ -5,7 +5,7 @@ A service says how its quotas are counted; the methods that use them up name the
 each time is a sum that triggers keep.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from server import db
-from server.db import METADATA, Tx
+from server.db import METADATA, Asked, Tx
 from server.errors import invalid, quota_exceeded
 
 LIMITS = sa.Table(
@@ -76,18 +76,28 @@ async def usage(
     return dict(zip(names, found, strict=False)), found[len(names) :]
 
 
-async def enforce(tx: Tx, tenant_id: UUID, before: dict[str, int]) -> None:
-    """Raise QUOTA_EXCEEDED when the transaction has taken more than the tenant may have. Using less is always fine."""
-    for standing in await standings(tx, tenant_id, before):
-        used = before[standing.name]
-        if standing.used > standing.limit and standing.used > used:
-            raise quota_exceeded(standing.name, standing.limit, used, standing.used - used)
+def enforce(tx: Tx, tenant_id: UUID, before: Mapping[str, int]) -> None:
+    """Have QUOTA_EXCEEDED raised at the end, if the transaction has taken more than the tenant may have. Using less is
+    always fine."""
+    names = tuple(before)
+
+    def judge(found: Sequence[Any]) -> None:
+        for standing in _told(names, found):
+            used = before[standing.name]
+            if standing.used > standing.limit and standing.used > used:
+                raise quota_exceeded(standing.name, standing.limit, used, standing.used - used)
+
+    tx.asked.append(Asked(_used(names), {"tenant_id": tenant_id}, judge))
 
 
 async def standings(tx: Tx, tenant_id: UUID, names: Iterable[str]) -> list[Standing]:
     """How the tenant stands with each of these quotas now."""
     names = tuple(names)
-    limits, *used = await db.record(tx, _used(names), tenant_id=tenant_id)
+    return _told(names, await db.record(tx, _used(names), tenant_id=tenant_id))
+
+
+def _told(names: Iterable[str], found: Sequence[Any]) -> list[Standing]:
+    limits, *used = found
     return [
         Standing(name, (limits or {}).get(name, QUOTAS[name].default), number)
         for name, number in zip(names, used, strict=True)

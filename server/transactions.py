@@ -4,8 +4,7 @@ A method with a together_… does several calls of a tenant in one transaction: 
 under way. Where that fails, each gets one of its own.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
@@ -16,7 +15,7 @@ import structlog
 from google.protobuf.message import Message
 from sqlalchemy.dialects import postgresql
 
-from server import audit, budgets, idempotency, quota, rating
+from server import audit, budgets, db, idempotency, quota, rating
 from server.call import Call, Method
 from server.db import Database, Tx
 from server.errors import ApiError
@@ -92,12 +91,12 @@ class Transactions:
         self, method: Method, tenant_id: UUID, members: Callable[[], Sequence[Sent]], tx: Tx
     ) -> Sequence[Message]:
         assert method.together
-        async with self._within_quotas(tx, method, tenant_id, TURN):  # others join while it is waited for
-            group = members()
-            for call, _ in group:
-                call.tx = tx.part(call.principal.email, call.request_id)
-            calls, requests = [call for call, _ in group], [request for _, request in group]
-            responses = await method.together(calls, requests) if group else ()
+        await self._count(tx, method, tenant_id, TURN)  # others join while the turn is waited for
+        group = members()
+        for call, _ in group:
+            call.tx = tx.part(call.principal.email, call.request_id)
+        calls, requests = [call for call, _ in group], [request for _, request in group]
+        responses = await method.together(calls, requests) if group else ()
         for call, request, response in zip(calls, requests, responses, strict=True):
             self._record(call, request, response)
         return responses
@@ -106,29 +105,25 @@ class Transactions:
         """The response there would be, without its secrets, and what it would cost."""
         call.tx = tx
         response: Any = await self._act(call, request)
+        await db.ask(tx)
         response.estimated_price_per_hour = float(await rating.estimate(call.tx, call.tx.changes))
         for each in response.DESCRIPTOR.fields:
             if each.GetOptions().debug_redact:
                 response.ClearField(each.name)
         raise _RolledBack(response)
 
-    @asynccontextmanager
-    async def _within_quotas(
-        self, tx: Tx, method: Method, tenant_id: UUID, *more: sa.ColumnElement[Any]
-    ) -> AsyncIterator[None]:
-        """Raise QUOTA_EXCEEDED when more is taken in the block than the tenant may have, BUDGET_EXCEEDED before it."""
+    async def _act(self, call: Call, request: Message) -> Message:
+        if call.method.quota:
+            await self._count(call.tx, call.method, call.tenant_id)
+        return await call.method.function(call, request)  # type: ignore[no-any-return]
+
+    async def _count(self, tx: Tx, method: Method, tenant_id: UUID, *more: sa.ColumnElement[Any]) -> None:
+        """Have QUOTA_EXCEEDED raised at the end, should the tenant take more than it may have. Raises
+        BUDGET_EXCEEDED."""
         used, (denies, *_) = await quota.usage(tx, tenant_id, method.quota, budgets.DENIES, *more)
         if denies:
             await budgets.within_budget(tx, tenant_id)
-        yield
-        await quota.enforce(tx, tenant_id, used)
-
-    async def _act(self, call: Call, request: Message) -> Message:
-        if not call.method.quota:
-            return await call.method.function(call, request)  # type: ignore[no-any-return]
-        async with self._within_quotas(call.tx, call.method, call.tenant_id):
-            response: Message = await call.method.function(call, request)
-        return response
+        quota.enforce(tx, tenant_id, used)
 
     def _record(self, call: Call, request: Message, response: Message) -> None:
         audit.record(call.tx, call, "success", call.method.target(request, response), **call.details(request))
