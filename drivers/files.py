@@ -3,14 +3,18 @@
     <last two digits of the id>/<the one before>/<id>   an object, whole
     new/<id>.<token>                                    what is being put, or was when the server died
 
-What is put becomes an object by a rename, and is promised once the disk has all of it. Ids begin with the moment they
-were made at and end at random, so the folders fill evenly.
+What is put becomes an object by a rename, and is promised once the disk has all of it: so what is large goes there
+past the kernel's cache, which would copy it first (O_DIRECT, open(2)). Ids begin with the moment they were made at and
+end at random, so the folders fill evenly.
 """
 
 import asyncio
 import errno
+import fcntl
+import mmap
 import os
 import socket
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager, suppress
@@ -18,19 +22,23 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from drivers.objects import Hashes, NoRoom, StorageNode, Stored, pieces, settled
 
 THREADS = 16  # most of them wait for the disk
-PIECE = 2**19
+PIECE = 2**19  # bytes that are read at once
+WRITTEN = 2**20  # bytes that are written at once
+BLOCK = 4096  # bytes: what goes past the cache begins, in memory and in the file, and ends at a multiple of this
 FLUSHED = 64 * 2**20  # bytes after which the disk has them: all at the end would have others wait for seconds
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # the file system cannot
+NO_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP)
 NO_WAIT = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL)  # it has to be waited for, or the file system cannot tell
 SMALL = 2**16  # bytes that are copied sooner than a thread is asked for them
 NEW = "new"
+_OWN = threading.local()
 PROCESS, NUMBERS = uuid4().hex, count()  # which make the token of what is being put
 T = TypeVar("T")
 
@@ -47,19 +55,21 @@ class FileObjects:
 
     async def put(self, id: UUID, data: AsyncIterator[bytes]) -> Stored:
         new = New(self._folder, id)
-        writing: asyncio.Future[None] | None = None
+        writing: asyncio.Future[Any] | None = None
         last = b""  # goes along with the end, so that what is small takes one thread once
         try:
-            async with aclosing(pieces(data, PIECE)) as cut:
+            async with aclosing(pieces(data, WRITTEN)) as cut:
                 async for piece in cut:
                     if last:
                         if writing:
                             await asyncio.shield(writing)
-                        writing = self._started(new.append, last)
+                        writing = self._taken(new, new.append, last)
                     last = piece
             if writing:
                 await asyncio.shield(writing)
-            return await self._blocking(new.finish, last)
+            writing = self._taken(new, new.finish, last)
+            await asyncio.shield(writing)
+            return new.hashes.stored()
         except BaseException:
             if writing:
                 await settled(writing)
@@ -79,7 +89,8 @@ class FileObjects:
                         pass
                 finally:
                     reading.close()
-            return await self._blocking(new.finish, b"")
+            await self._blocking(new.finish, b"")
+            return new.hashes.stored()
         except BaseException:
             await self._blocking(new.remove)
             raise
@@ -155,6 +166,13 @@ class FileObjects:
     def _started(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *arguments))
 
+    def _taken(self, new: "New", write: Callable[[bytes], None], data: bytes) -> asyncio.Future[Any]:
+        """Have the data written and hashed, both at once where that is worth a thread."""
+        if len(data) <= SMALL:
+            new.hashes.update(data)
+            return self._started(write, data)
+        return asyncio.gather(self._started(write, data), self._started(new.hashes.update, data))
+
     async def _blocking(self, function: Callable[..., T], *arguments: object) -> T:
         """Call it in a thread, and do not go on before it has ended: no thread uses a file that was closed."""
         running = self._started(function, *arguments)
@@ -166,7 +184,8 @@ class FileObjects:
 
 
 class New:
-    """An object that is not whole. Its methods block, but for close()."""
+    """An object that is not whole. Its methods block, but for close(). What is added is not hashed, but for what is
+    added from another object."""
 
     def __init__(self, folder: Path, id: UUID) -> None:
         self._folder = folder
@@ -174,11 +193,16 @@ class New:
         self._target = f"{folder}/{path(id)}"
         self._file = -1
         self._written = 0
-        self._hashes = Hashes()
+        self._cached = False  # all of it is, as the file system cannot else
+        self.hashes = Hashes()
 
     def append(self, data: bytes) -> None:
-        self._write(data)
-        self._hashes.update(data)
+        self._open()
+        with room():
+            done = self._write_past_cache(data)
+            while done < len(data):
+                done += os.pwrite(self._file, memoryview(data)[done:], self._written + done)
+        self._wrote(len(data))
 
     def append_from(self, reading: "Reading") -> bool:
         """Add the next piece of another object; False when there is none. What can is shared with it."""
@@ -190,11 +214,11 @@ class New:
         if reading.copied(self._file, self._written, at, len(data)):
             self._wrote(len(data))
         else:
-            self._write(data)
-        self._hashes.update(data)
+            self.append(data)
+        self.hashes.update(data)
         return True
 
-    def finish(self, last: bytes) -> Stored:
+    def finish(self, last: bytes) -> None:
         """Add the last of it, and have it in its place, on the disk."""
         self.append(last)
         with room():
@@ -206,7 +230,6 @@ class New:
             self._path = self._target
             os.fsync(self._file)  # after the rename, which a journal then has too: what follows has nothing to wait for
             synced(os.path.dirname(self._path))
-        return self._hashes.stored()
 
     def remove(self) -> None:
         with suppress(FileNotFoundError):
@@ -228,13 +251,25 @@ class New:
                 made(self._folder / NEW)
                 self._file = os.open(self._path, flags, 0o600)
 
-    def _write(self, data: bytes) -> None:
-        self._open()
-        done = 0
-        with room():
-            while done < len(data):
-                done += os.pwrite(self._file, memoryview(data)[done:], self._written + done)
-        self._wrote(len(data))
+    def _write_past_cache(self, data: bytes) -> int:
+        """Write as much of the data as can go to the disk by itself; how many bytes that was."""
+        done, end = 0, len(data) - len(data) % BLOCK
+        if end <= SMALL or self._written % BLOCK or self._cached:
+            return done
+        aligned = _aligned()
+        aligned[:end] = memoryview(data)[:end]
+        flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
+        try:
+            fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_DIRECT)
+            while done < end:
+                done += os.pwrite(self._file, memoryview(aligned)[done:end], self._written + done)
+        except OSError as error:
+            if error.errno not in NO_DIRECT:
+                raise
+            self._cached = True
+        finally:
+            fcntl.fcntl(self._file, fcntl.F_SETFL, flags)
+        return done
 
     def _wrote(self, length: int) -> None:
         before, self._written = self._written, self._written + length
@@ -311,6 +346,13 @@ class Reading:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def _aligned() -> mmap.mmap:
+    """This thread's memory for what it writes past the cache: it begins with a page."""
+    if not hasattr(_OWN, "memory"):
+        _OWN.memory = mmap.mmap(-1, WRITTEN, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return _OWN.memory  # type: ignore[no-any-return]
 
 
 @contextmanager

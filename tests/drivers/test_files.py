@@ -1,6 +1,8 @@
 """Objects as files, on real file systems."""
 
 import asyncio
+import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -52,6 +54,17 @@ def little(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", tmp_path], check=True)
     yield tmp_path
     subprocess.run(["umount", tmp_path], check=True)
+
+
+def held(file: Path) -> bool:
+    """Whether the kernel has the beginning of this file in its cache."""
+    opened = os.open(file, os.O_RDONLY)
+    try:
+        return os.preadv(opened, [bytearray(1)], 0, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(opened)
 
 
 class TestFileObjects(ObjectContract):
@@ -135,6 +148,40 @@ class TestFileObjects(ObjectContract):
         await driver.put(part, sent(made(2**21)))
         assert await driver.compose(id, [part, part]) == stored(made(2**21) * 2)
         assert await got(driver, id) == made(2**21) * 2
+
+    async def test_what_is_large_goes_past_the_cache(self, driver: FileObjects, tmp_path: Path) -> None:
+        can = True
+        try:
+            os.close(os.open(tmp_path / "probe", os.O_CREAT | os.O_WRONLY | os.O_DIRECT))
+        except OSError:
+            can = False
+        for size, past in ((2**20 + 5, can), (2**16 + 4096, can), (2**16, False)):
+            id = uuid4()
+            await driver.put(id, sent(made(size)))
+            assert held(tmp_path / "objects" / path(id)) == (not past)
+            assert await got(driver, id) == made(size)
+
+    @pytest.mark.parametrize("refusing", ["setting", "writing"])
+    async def test_what_cannot_go_past_the_cache_goes_through_it(
+        self, driver: FileObjects, monkeypatch: pytest.MonkeyPatch, refusing: str
+    ) -> None:
+        real, write = fcntl.fcntl, os.pwrite
+
+        def set_flags(file: int, command: int, flags: int = 0) -> int:
+            if refusing == "setting" and flags & os.O_DIRECT:
+                raise OSError(22, "no")
+            return real(file, command, flags)
+
+        def written(file: int, data: memoryview, offset: int) -> int:
+            if refusing == "writing" and real(file, fcntl.F_GETFL) & os.O_DIRECT:
+                raise OSError(22, "no")
+            return write(file, data, offset)
+
+        monkeypatch.setattr("fcntl.fcntl", set_flags)
+        monkeypatch.setattr("os.pwrite", written)
+        id = uuid4()
+        assert await driver.put(id, sent(made(3 * 2**20 + 7))) == stored(made(3 * 2**20 + 7))
+        assert await got(driver, id) == made(3 * 2**20 + 7)
 
     async def test_deleted_while_it_is_put_it_is_not_there(self, driver: FileObjects) -> None:
         id = uuid4()
