@@ -53,6 +53,9 @@ class Payload:
                                              "or a SHA-256 in hexadecimal")  # fmt: skip
         if self.kind in (SIGNED, SIGNED_TRAILER) and claim is None:
             raise S3Error("InvalidRequest", f"{said} needs a signed request")
+        if self.announced and self.kind not in (SIGNED_TRAILER, UNSIGNED_TRAILER):
+            raise S3Error("InvalidRequest", "only a body in chunks has what x-amz-trailer says after it; see "
+                                            "x-amz-content-sha256")  # fmt: skip
         self.size = self._size(headers)
 
     def _size(self, headers: Mapping[str, str]) -> int | None:
@@ -147,16 +150,17 @@ class Payload:
         """What comes after the last chunk: the checksum that was announced, signed like the rest."""
         said = ""
         found: dict[str, str] = {}
-        while (line := await lines.line(optional=True)) and len(found) <= MOST_TRAILERS:
+        while line := await lines.line(optional=True):
             trailer = TRAILER.fullmatch(line)
-            if trailer is None:
-                raise S3Error("MalformedTrailerError", "what comes after the last chunk is not name:value")
-            name, value = trailer[1].decode().lower(), trailer[2].decode()
+            name, value = (trailer[1].decode().lower(), trailer[2].decode()) if trailer else ("", "")
+            if not name or name in found or len(found) == MOST_TRAILERS:
+                raise S3Error("MalformedTrailerError", "what comes after the last chunk is not a few lines name:value, "
+                                                       "each with another name")  # fmt: skip
             found[name] = value
             if name != "x-amz-trailer-signature":
                 said += f"{name}:{value}\n"
         signed = found.pop("x-amz-trailer-signature", "")
-        if [*found] != ([self.announced] if self.announced else []) or (found and self.kind == SIGNED):
+        if [*found] != ([self.announced] if self.announced else []):
             raise S3Error("MalformedTrailerError", "what comes after the last chunk is not what x-amz-trailer says")
         if self.kind == SIGNED_TRAILER:
             self._verified(signed, "TRAILER", signature, hashlib.sha256(said.encode()).hexdigest())
@@ -176,29 +180,31 @@ class _Reader:
 
     def __init__(self, raw: AsyncGenerator[bytes]) -> None:
         self._raw, self._held = raw, b""
+        self._at = 0  # what is held before this has been read
 
     async def _more(self) -> bool:
         piece = await anext(self._raw, None)
-        self._held += piece or b""
+        self._held, self._at = self._held[self._at :] + (piece or b""), 0
         return piece is not None
 
     async def line(self, *, optional: bool = False) -> bytes:
         """What is before the next line break. `optional`: nothing when the body ends here."""
-        while (at := self._held.find(b"\r\n")) < 0:
-            if len(self._held) > LONGEST_LINE:
+        while (end := self._held.find(b"\r\n", self._at)) < 0:
+            if len(self._held) - self._at > LONGEST_LINE:
                 raise S3Error("InvalidRequest", "the body is not in chunks as x-amz-content-sha256 says")
             if not await self._more():
                 if optional and not self._held:
                     return b""
                 raise _incomplete("less")
-        line, self._held = self._held[:at], self._held[at + 2 :]
+        line, self._at = self._held[self._at : end], end + 2
         return line
 
     async def exactly(self, size: int) -> AsyncIterator[bytes]:
         while size:
-            if not self._held and not await self._more():
+            if self._at == len(self._held) and not await self._more():
                 raise _incomplete("less")
-            piece, self._held = self._held[:size], self._held[size:]
+            piece = self._held[self._at : self._at + size]
+            self._at += len(piece)
             size -= len(piece)
             yield piece
 

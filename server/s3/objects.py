@@ -228,7 +228,7 @@ async def get_attributes(request: Request) -> Answer:
         raise S3Error("InvalidArgument", f"x-amz-object-attributes has to name some of {', '.join(ATTRIBUTES)}")
     seen = await read(request)
     checksum = f"<Checksum>{checksums.elements(seen)}</Checksum>" if seen.checksum_value else ""
-    parts = f"<ObjectParts><TotalPartsCount>{seen.parts_count}</TotalPartsCount></ObjectParts>"
+    parts = f"<ObjectParts><PartsCount>{seen.parts_count}</PartsCount></ObjectParts>"
     shown = {
         "ETag": f"<ETag>{seen.etag}</ETag>", "Checksum": checksum, "ObjectParts": parts if seen.parts_count else "",
         "StorageClass": "<StorageClass>STANDARD</StorageClass>",

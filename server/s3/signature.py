@@ -122,6 +122,8 @@ def _claim(
     if not moment.startswith(date) or len(date) != 8:
         raise S3Error(code, "the credential's date is not that of X-Amz-Date")
     signed = names.split(";")
+    if not (names.isascii() and payload.isascii()):
+        raise S3Error(code, "the names of the signed headers, and what is said of the body, have to be ASCII")
     if "host" not in signed:
         raise S3Error(code, "the header host has to be signed")
     if not SIGNATURE.fullmatch(signature):
@@ -212,5 +214,5 @@ def _of_date(text: str) -> str:
 
 
 def _trimmed(value: str) -> str:
-    value = value.strip()
+    value = value.strip(" \t")  # what else counts as space for Python may be part of a character's UTF-8
     return SPACES.sub(" ", value) if "  " in value else value

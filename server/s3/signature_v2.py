@@ -68,7 +68,7 @@ def string_to_sign(
     sent = {**headers, **{name: value for name, value in pairs if name.startswith("x-amz-")}}
     in_query = dict(pairs)
     plain = [headers.get(name, "") or in_query.get(name, "") for name in ("content-md5", "content-type")]
-    amazon = [f"{name}:{sent[name].strip()}" for name in sorted(sent) if name.startswith("x-amz-")]
+    amazon = [name + ":" + sent[name].strip(" \t") for name in sorted(sent) if name.startswith("x-amz-")]
     asked = sorted((name, value) for name, value in pairs if name in SIGNED or name.startswith("response-"))
     query = "&".join(f"{name}={value}" if value else name for name, value in asked)
     head = "\n".join([method, *plain, claim.expires, *amazon, resource]).encode("latin-1", "replace")

@@ -145,6 +145,21 @@ def test_many_tiny_chunks_are_refused() -> None:
     assert refusal(payload(chunks.UNSIGNED_TRAILER, body, 10_000, piece=65_536)) == "InvalidChunkSizeError"
 
 
+@pytest.mark.parametrize("lines", [["a:1", "a:1"], ["a:"] * 60_000, [f"a{number}:1" for number in range(60_000)]])
+def test_trailers_are_few_and_each_has_a_name(lines: list[str]) -> None:
+    body = b"0\r\n" + "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n"
+    assert refusal(payload(chunks.UNSIGNED_TRAILER, body, 0, piece=250_000, x_amz_trailer="a")) == (
+        "MalformedTrailerError"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [chunks.UNSIGNED, chunks.SIGNED, chunks.EMPTY])
+def test_a_trailer_is_announced_only_where_one_can_be(kind: str) -> None:
+    with pytest.raises(S3Error) as refused:
+        payload(kind, b"", 0, **CRC32C)
+    assert refused.value.code == "InvalidRequest"
+
+
 def test_only_known_ways_to_sign_are_taken() -> None:
     for kind, code in (("", "InvalidArgument"), ("0" * 63, "InvalidArgument"),
                        ("STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD", "NotImplemented")):  # fmt: skip

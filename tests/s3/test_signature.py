@@ -168,6 +168,14 @@ def test_an_address_ends_and_does_not_begin_early() -> None:
 HEADER = "AWS4-HMAC-SHA256 Credential=ID/20130524/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=" + "0" * 64
 
 
+def test_what_ends_like_a_blank_is_signed_as_it_is() -> None:
+    title = "voilà".encode().decode("latin-1")  # whose last byte is a space to those who take it for Latin-1
+    names = ["x-amz-meta-title"]
+    claim = signature.Claim("id", "20130524", "us-east-1", "20130524T000000Z", names, "", "", presigned=False)
+    said = signature.canonical_request(claim, "PUT", "/", [], {"x-amz-meta-title": f" \t{title}  x {title} "})
+    assert f"x-amz-meta-title:{title} x {title}\n" in said
+
+
 @pytest.mark.parametrize(("authorization", "code"), [
     ("AWS ID:c2lnbmF0dXJl", "InvalidRequest"),
     ("AWS4-ECDSA-P256-SHA256 Credential=x", "InvalidRequest"),
