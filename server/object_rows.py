@@ -118,6 +118,7 @@ USAGE = sa.Table(
     sa.Column("tenant_id", postgresql.UUID, primary_key=True),
     sa.Column("objects", sa.BigInteger, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),  # of objects and of parts of uploads
+    sa.Column("parts", sa.BigInteger, nullable=False),
 )
 SIZES = sa.Table(
     "object_parts",  # they go with the object

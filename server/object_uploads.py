@@ -2,6 +2,7 @@
 nothing. What is stored is a blob that nobody sees yet."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<title", 
 SIGNATURES = tuple(signature for signature, _ in BEGINNINGS)
 BINARY = bytes((*range(9), 0x0B, *range(0x0E, 0x1B), *range(0x1C, 0x20)))
 
+_COMING = Counter[UUID]()  # bytes of each tenant that this process is storing, and no row tells of yet
 _BYTES = sa.select(USAGE.c.bytes).where(USAGE.c.tenant_id == sa.bindparam("tenant_id"))
 
 
@@ -147,6 +149,7 @@ async def copy(
     if end - start > left:
         raise quota_exceeded(standing.name, standing.limit, standing.used, -(-(end - start) // GIB))
     whole = (start, end) == (0, row.size_bytes) and not checksum.reads and end > small
+    _COMING[bucket.tenant_id] += end - start
     try:
         if whole:
             kept = await object_encryption.compose(app, bucket, id, [row])
@@ -157,6 +160,8 @@ async def copy(
         raise ApiError("UNAVAILABLE", "the object was just replaced; try again") from None
     except NoRoom:
         raise no_room() from None
+    finally:
+        _came(bucket.tenant_id, end - start)
     if kept.size_bytes != end - start:
         if kept.data is None:
             await app.drivers.objects.delete(id)
@@ -192,23 +197,27 @@ async def _pieces(
 ) -> AsyncGenerator[bytes]:
     """The data, as long as there may be more. `beginning` gets the first bytes."""
     size, left, look, piece = 0, 0, LOOK, first.data
-    while True:
-        size += len(piece)
-        need_room(app, size)
-        if size > look:
-            standing, left = await _left(app, tenant_id)
-            look = size + LOOK_AGAIN
-        if size > max(left, LOOK):
-            raise quota_exceeded(standing.name, standing.limit, standing.used, -(-size // GIB))
-        beginning += piece[: SNIFFED - len(beginning)]
-        if piece:
-            await checksum.update(piece)
-            yield piece
-        following = await anext(more, None)
-        if following is None:
-            return
-        piece = following.data
-        checksum.expect(following.checksum_value)
+    try:
+        while True:
+            size += len(piece)
+            _COMING[tenant_id] += len(piece)
+            need_room(app, size)
+            if size > look:
+                standing, left = await _left(app, tenant_id, size)
+                look = size + LOOK_AGAIN
+            if size > max(left, LOOK):
+                raise quota_exceeded(standing.name, standing.limit, standing.used, -(-size // GIB))
+            beginning += piece[: SNIFFED - len(beginning)]
+            if piece:
+                await checksum.update(piece)
+                yield piece
+            following = await anext(more, None)
+            if following is None:
+                return
+            piece = following.data
+            checksum.expect(following.checksum_value)
+    finally:
+        _came(tenant_id, size)
 
 
 def need_room(app: "App", size: int) -> None:
@@ -222,11 +231,19 @@ def no_room() -> ApiError:
     return ApiError("UNAVAILABLE", "the cloud has no room left for objects; try again later, or tell its operator")
 
 
-async def _left(app: "App", tenant_id: UUID) -> tuple[quota.Standing, int]:
-    """How the tenant stands, and how many bytes it may have more."""
+async def _left(app: "App", tenant_id: UUID, own: int = 0) -> tuple[quota.Standing, int]:
+    """How the tenant stands, and how many bytes it may have more, less what is coming of it besides. `own`: what is
+    coming of who asks."""
     async with app.db.reading() as tx:
         [standing] = await quota.standings(tx, tenant_id, ["object_gb"])
-        return standing, standing.limit * GIB - (await db.value(tx, _BYTES, tenant_id=tenant_id) or 0)
+        there = await db.value(tx, _BYTES, tenant_id=tenant_id) or 0
+    return standing, standing.limit * GIB - there - (_COMING[tenant_id] - own)
+
+
+def _came(tenant_id: UUID, size: int) -> None:
+    _COMING[tenant_id] -= size
+    if not _COMING[tenant_id]:
+        del _COMING[tenant_id]
 
 
 def looks_like(beginning: bytes) -> str:

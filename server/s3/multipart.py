@@ -77,7 +77,8 @@ async def _copy_part(request: Request, number: int) -> Answer:
 
 
 async def complete_upload(request: Request) -> Answer:
-    root = await request.document("CompleteMultipartUpload")
+    root = await request.document("CompleteMultipartUpload", checksum=False)
+    algorithm, value = checksums.asked(request.headers, "")  # which is the object's
     parts = []
     with readable_xml():
         xml.only(root, ("Part",))
@@ -96,7 +97,7 @@ async def complete_upload(request: Request) -> Answer:
         await _check_size(request, {each.part_number for each in parts}, size)
     made = await request.call("StorageService/CompleteMultipartUpload", storage_pb2.CompleteMultipartUploadRequest(
         id=upload_id(request), object=name(request), parts=parts, if_match=request.headers.get("if-match", ""),
-        if_none_match=request.headers.get("if-none-match", ""),
+        if_none_match=request.headers.get("if-none-match", ""), checksum_algorithm=algorithm, checksum_value=value,
     ))  # fmt: skip
     where = f"/{request.bucket}/{quote(request.key)}"
     return Answer(

@@ -111,15 +111,16 @@ class Request:
         async with aclosing(requests), aclosing(self.stream(method, requests)) as responses:
             return await anext(responses)
 
-    async def document(self, root: str, most: int = BODY) -> Element:
-        """The XML in the body, of which this is the outermost element. Raises S3Error."""
-        return self.parsed(await self.body(most), root)
+    async def document(self, root: str, most: int = BODY, *, checksum: bool = True) -> Element:
+        """The XML in the body, of which this is the outermost element. Raises S3Error. `checksum`: one in the headers
+        is that of the body."""
+        return self.parsed(await self.body(most, checksum=checksum), root)
 
     def parsed(self, body: bytes, root: str) -> Element:
         with readable_xml():
             return xml.parse(body, root)
 
-    async def body(self, most: int = BODY) -> bytes:
+    async def body(self, most: int = BODY, *, checksum: bool = True) -> bytes:
         """The body, which is what its checksums say. Raises ApiError."""
         body = await self.payload.whole(most, self.front.app.config.deadline_seconds)
         if (said := self.headers.get("content-md5")) is not None:
@@ -131,11 +132,11 @@ class Request:
                 raise S3Error("InvalidDigest", "Content-MD5 has to be 16 bytes in Base64")
             if hashlib.md5(body, usedforsecurity=False).digest() != expected:
                 raise S3Error("BadDigest", "what came is not what Content-MD5 says; send it again")
-        algorithm, value = checksums.asked(self.headers, self.payload.announced)
+        algorithm, value = checksums.asked(self.headers, self.payload.announced) if checksum else ("", "")
         if algorithm:
-            checksum = Running(algorithm, value or self.payload.trailers.get(self.payload.announced, ""))
-            await checksum.update(body)
-            checksum.value(hashlib.sha256(body).hexdigest())
+            running = Running(algorithm, value or self.payload.trailers.get(self.payload.announced, ""))
+            await running.update(body)
+            running.value(hashlib.sha256(body).hexdigest())
         return body
 
     def header(self, name: str) -> str:

@@ -18,6 +18,7 @@ from server.bucket_access import Question
 from server.call import Call
 from server.db import Tx
 from server.errors import ApiError, invalid, not_found
+from server.object_checksums import mismatch
 from server.object_rows import Part, Upload, own_bucket, shown, shown_upload
 from server.object_uploads import Received
 from server.object_versions import Put
@@ -42,7 +43,9 @@ class Composed:
 class MultipartUploads:
     """What StorageService does with uploads in parts."""
 
-    app: "App"
+    def __init__(self, app: "App") -> None:
+        self.app = app
+        self._composed = set[UUID]()  # the uploads that this process is putting together
 
     async def BeginMultipartUpload(self, call: Call, request: pb.BeginMultipartUploadRequest) -> pb.MultipartUpload:
         told = object_rows.told(request.properties, request.tags)
@@ -83,9 +86,19 @@ class MultipartUploads:
             raise invalid("id", "the upload has no parts yet; upload at least one")
         parts = object_parts.chosen(there, request.parts)
         object_uploads.need_room(self.app, sum(part.size_bytes for part in parts))
+        value = object_parts.checksum(upload.checksum_algorithm, parts)
+        if request.checksum_value:
+            if request.checksum_algorithm != upload.checksum_algorithm:
+                raise invalid("checksum_algorithm", f"the upload was begun with {upload.checksum_algorithm or 'none'}")
+            if request.checksum_value not in (value, value.partition("-")[0]):
+                raise mismatch(upload.checksum_algorithm, request.checksum_value, value)
         for part in parts:
             object_uploads.need_here(self.app, part)
+        if upload.id in self._composed:  # which takes the room of all its parts once more, and no quota counts it
+            raise ApiError("IN_USE", "the upload is just being completed; wait for that", kind="multipart_upload",
+                           id=request.id, by="parts")  # fmt: skip
         id = uuid4()
+        self._composed.add(upload.id)
         try:
             kept = await object_encryption.compose(self.app, bucket, id, parts)
         except NoRoom:
@@ -95,12 +108,13 @@ class MultipartUploads:
                 await db.get(tx, Upload, request.id, call.tenant_id)  # which may have been aborted or completed
             raise ApiError("UNAVAILABLE", "a part was replaced meanwhile, or is lost; complete it again, or upload "
                                           "the parts anew") from None  # fmt: skip
+        finally:
+            self._composed.remove(upload.id)
         call.undo = partial(self.app.drivers.objects.delete, id)
         sniffed = min(kept.size_bytes, object_uploads.SNIFFED)
         async with aclosing(object_encryption.plain(self.app, kept, 0, sniffed)) as pieces:
             beginning = await anext(pieces, b"")
         stored = replace(kept.stored, md5=object_parts.etag(parts) or kept.stored.md5)
-        value = object_parts.checksum(upload.checksum_algorithm, parts)
         kind = upload.content_type or object_uploads.looks_like(beginning)
         algorithm = upload.checksum_algorithm if value else ""
         received = Received(id, stored, kind, algorithm, value, kept.wrapped_key, kept.blob_checksum)

@@ -1,7 +1,7 @@
 """Object storage when things go wrong: cut off, over the quota, overtaken, killed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from thecloud.v1 import storage_pb2 as pb
 from drivers.objects import Stored
 from rest_shim import streams
 from server import app as server_app
-from server import quota
+from server import object_uploads, quota
 from server.config import Config
 from server.services import storage_lives
 from tests import crash
@@ -52,6 +52,8 @@ async def used(cloud: Cloud, person: Person) -> tuple[int, int]:
         "select size_bytes from upload_parts) as each)]"
     )
     assert record[:2] == record[2:]
+    parts = "select coalesce(sum(parts), 0) = (select count(*) from upload_parts) from storage_usage"
+    assert await cloud.value(parts)
     return int(record[0]), int(record[1])
 
 
@@ -124,6 +126,51 @@ async def test_over_the_quota_it_is_cut_off_and_nothing_kept(cloud: Cloud, ada: 
     await put(ada, "assets/empty", b"")
 
 
+async def test_what_is_just_coming_counts(cloud: Cloud, ada: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bucket(ada)
+    await limit(cloud, ada, "object_gb", 1)
+    monkeypatch.setattr(object_uploads, "GIB", 4 * 2**20)
+    monkeypatch.setattr(object_uploads, "LOOK", 2**16)
+    coming, enough = asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"x" * 2**20
+        coming.set()
+        await enough.wait()
+        raise ConnectionError
+
+    first = asyncio.create_task(ada.rest.put("/storage/assets/a", content=body()))
+    await coming.wait()
+    assert (await ada.rest.put("/storage/assets/b", content=b"x" * 2 * 2**20)).status_code == 403
+    enough.set()
+    await asyncio.wait([first])
+    await until(lambda: asyncio.sleep(0, not cloud.pipeline.streams))
+    await put(ada, "assets/b", b"x" * 2 * 2**20)
+
+
+async def test_an_upload_is_put_together_once_at_a_time(
+    cloud: Cloud, ada: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bucket(ada)
+    id = (await ada.rest.post("/storage/multipart/init/assets/a")).json()["id"]
+    assert (await ada.rest.put(f"/storage/multipart/upload/{id}/parts?part=1", content=b"part")).status_code == 200
+    begun, enough, compose = asyncio.Event(), asyncio.Event(), cloud.objects.compose
+
+    async def slowly(id: UUID, parts: Sequence[UUID]) -> Stored:
+        begun.set()
+        await enough.wait()
+        return await compose(id, parts)
+
+    monkeypatch.setattr(cloud.objects, "compose", slowly)
+    first = asyncio.create_task(ada.rest.post(f"/storage/multipart/complete/{id}"))
+    await begun.wait()
+    assert (await ada.rest.post(f"/storage/multipart/complete/{id}")).status_code == 409
+    enough.set()
+    assert (await first).status_code == 200
+    assert await text(ada, "assets/a") == "part"
+
+
 async def test_as_many_objects_as_the_quota_allows(cloud: Cloud, ada: Person) -> None:
     await bucket(ada)
     await limit(cloud, ada, "objects", 2)
@@ -140,6 +187,24 @@ async def test_as_many_objects_as_the_quota_allows(cloud: Cloud, ada: Person) ->
     assert len(cloud.objects.blobs) == 2
     await limit(cloud, ada, "buckets", 1)
     assert (await ada.rest.post("/storage/buckets", json={"name": "second"})).status_code == 403
+
+
+async def test_as_many_uploads_and_parts_as_the_quota_allows(cloud: Cloud, ada: Person) -> None:
+    await bucket(ada)
+    await limit(cloud, ada, "multipart_uploads", 1)
+    await limit(cloud, ada, "upload_parts", 2)
+    begin = "/storage/multipart/init/assets/a"
+    id = (await ada.rest.post(begin)).json()["id"]
+    assert (await ada.rest.post(begin)).status_code == 403
+    part = f"/storage/multipart/upload/{id}/parts?part="
+    sent = [(await ada.rest.put(f"{part}{number}", content=b"")).status_code for number in (1, 2, 2, 3)]
+    assert sent == [200, 200, 200, 403]
+    await cloud.settle()
+    assert len(cloud.objects.blobs) == 2
+    assert (await ada.rest.post(f"/storage/multipart/complete/{id}")).status_code == 200
+    again = (await ada.rest.post(begin)).json()["id"]
+    assert (await ada.rest.put(f"/storage/multipart/upload/{again}/parts?part=1", content=b"x")).status_code == 200
+    assert await used(cloud, ada) == (1, 1)
 
 
 async def test_a_repeated_upload_keeps_no_second_blob(cloud: Cloud, ada: Person) -> None:

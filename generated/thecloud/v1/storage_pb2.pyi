@@ -512,18 +512,22 @@ class UploadPartRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., part: _Optional[int] = ..., content_sha256: _Optional[str] = ..., data: _Optional[bytes] = ..., content_md5: _Optional[str] = ..., checksum_algorithm: _Optional[str] = ..., checksum_value: _Optional[str] = ..., object: _Optional[str] = ...) -> None: ...
 
 class CompleteMultipartUploadRequest(_message.Message):
-    __slots__ = ("id", "parts", "if_match", "if_none_match", "object")
+    __slots__ = ("id", "parts", "if_match", "if_none_match", "object", "checksum_algorithm", "checksum_value")
     ID_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
     IF_MATCH_FIELD_NUMBER: _ClassVar[int]
     IF_NONE_MATCH_FIELD_NUMBER: _ClassVar[int]
     OBJECT_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_VALUE_FIELD_NUMBER: _ClassVar[int]
     id: str
     parts: _containers.RepeatedCompositeFieldContainer[PartReference]
     if_match: str
     if_none_match: str
     object: str
-    def __init__(self, id: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[PartReference, _Mapping]]] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ..., object: _Optional[str] = ...) -> None: ...
+    checksum_algorithm: str
+    checksum_value: str
+    def __init__(self, id: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[PartReference, _Mapping]]] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ..., object: _Optional[str] = ..., checksum_algorithm: _Optional[str] = ..., checksum_value: _Optional[str] = ...) -> None: ...
 
 class PartReference(_message.Message):
     __slots__ = ("part_number", "etag", "checksum_value")
