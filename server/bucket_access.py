@@ -8,7 +8,7 @@ It is asked for in S3's actions, which a request tells: its type, and which of i
   * Whoever may change the policy sees it, and may change it, whatever it says.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -93,9 +93,9 @@ class Question:
             return tuple(OF_VERSION.get(action, action) for action in asked)
         return asked
 
-    def obey(self, bucket: Bucket) -> None:
-        """Raise PERMISSION_DENIED if the bucket's policy denies it."""
-        if bucket.policy is None or (denied := self._denied(bucket, self.actions())) is None:
+    def obey(self, bucket: Bucket, *further: str) -> None:
+        """Raise PERMISSION_DENIED if the bucket's policy denies it, or one of these actions besides."""
+        if bucket.policy is None or (denied := self._denied(bucket, (*self.actions(), *further))) is None:
             return
         action, statement = denied
         text = f"{action} is denied by statement {statement.sid} of the policy of bucket {bucket.name}"
@@ -226,6 +226,18 @@ def may_see(call: Call, kind: str, id: str, name: str) -> bool:
     """Whether a list of what buckets have shows this to the caller, as the pipeline leaves it in lists of messages."""
     resource = Resource(kind, id, name, str(call.tenant or ""))
     return call.access.may("storage:read", resource, call.context, default=call.admitted)
+
+
+def seen_of(call: Call, bucket: Bucket, kind: str) -> Callable[[Any], bool] | None:
+    """What tells whether a list in the order of keys shows a record to the caller; None where it shows all."""
+    if call.access.always("storage:read"):
+        return None
+
+    def sees(record: Any) -> bool:
+        id, name = ("", record["common"]) if record["common"] else (str(record["id"]), record["key"])
+        return may_see(call, kind, id, f"{bucket.name}/{name}")
+
+    return sees
 
 
 def open_records(call: Call, bucket: Bucket, records: Sequence[Any]) -> Sequence[Any]:

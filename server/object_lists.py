@@ -2,11 +2,12 @@
 
 A page is a walk along an index: each step looks up the first row after the mark that the one before has left, and a
 row below a common prefix leaves the mark behind all that begins so. So what a page costs depends on what is on it, not
-on how many keys there are.
+on how many keys there are; and, for who does not see them all, on how many of these are in between. A page ends with
+something that its reader sees: what the next one begins after is told.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -17,9 +18,11 @@ from sqlalchemy.dialects import postgresql
 
 from server import db, pages
 from server.db import Tx
+from server.errors import ApiError
 from server.object_messages import LISTED, moment
 from server.object_rows import O, Object, Upload, beyond
 
+READS = 100  # of 1,000 keys each, for one page of what its reader sees
 LAST = "\U0010ffff" * 257  # which no key has room for: all keys are before it, and with a prefix all that begin so
 
 U = Upload.TABLE.c
@@ -52,6 +55,7 @@ class Asked:
     size: int
     after_id: UUID | None = None  # the row of that key, where a key has several
     after_at: datetime | None = None  # when it was made
+    sees: Callable[[Any], bool] | None = None  # whether the caller sees a record; None: all of them
 
 
 def common_prefix(key: str, prefix: str, delimiter: str) -> str | None:
@@ -155,13 +159,35 @@ def _newest(where: sa.ColumnElement[bool], later: bool) -> sa.Select[Any]:
 
 
 async def _page(tx: Tx, statement: sa.Select[Any], asked: Asked) -> Page:
-    found = await db.records(tx, statement, **_bound(asked))
+    found, more = await _visible(tx, statement, asked)
     page, last = found[: asked.size], None
-    if len(found) > asked.size:
+    if more:
         common = page[-1]["common"]
         last = (page[-1]["key"], page[-1]) if common is None else (common, None)
     prefixes = [each["common"] for each in page if each["common"] is not None]
     return Page([each for each in page if each["common"] is None] if prefixes else page, prefixes, last)
+
+
+async def _visible(tx: Tx, statement: sa.Select[Any], asked: Asked) -> tuple[list[Any], bool]:
+    """The records that the caller sees, as many as are asked for at least, and whether there may be more than that."""
+    seen, size = list[Any](), asked.size
+    for _ in range(READS):
+        found = await db.records(tx, statement, **_bound(replace(asked, size=size)))
+        seen += found if asked.sees is None else filter(asked.sees, found)
+        if len(seen) > asked.size or len(found) <= size:
+            return seen, len(seen) > asked.size
+        asked, size = _following(asked, found[-1]), db.MOST
+    if not seen:
+        raise ApiError("PERMISSION_DENIED", "there is too much here that you may not see; list with a prefix that you "
+                       "may see", permission="storage:read")  # fmt: skip
+    return seen, True
+
+
+def _following(asked: Asked, record: Any) -> Asked:
+    """The same, of what follows on this record."""
+    at = record.get("created_at") or moment(record["created_at_us"])
+    after = record["key"] if record["common"] is None else record["common"]
+    return replace(asked, after=after, after_id=UUID(str(record["id"])), after_at=at)
 
 
 def _bound(asked: Asked) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What S3 does with objects besides storing and sending them: lists of them, copies, tags, and deleting many."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -66,13 +65,12 @@ class ObjectService:
 
     async def ListObjectKeys(self, call: Call, request: pb.ListObjectKeysRequest) -> pb.ListObjectKeysResponse:
         bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
-        page = await object_lists.keys(call.tx, asked(bucket, request, request.after))
+        page = await object_lists.keys(call.tx, asked(call, bucket, request, request.after))
         response = pb.ListObjectKeysResponse(
-            common_prefixes=open_prefixes(call, bucket, "object", page.prefixes),
-            next_after=page.last[0] if page.last else "",
+            common_prefixes=page.prefixes, next_after=page.last[0] if page.last else ""
         )  # fmt: skip
         if request.as_columns:
-            object_messages.tell(response.columns, bucket, bucket_access.open_records(call, bucket, page.records))
+            object_messages.tell(response.columns, bucket, page.records)
         else:
             object_messages.add(response.objects, bucket, page.records)
         return response
@@ -84,14 +82,14 @@ class ObjectService:
             if not request.after_key:
                 raise invalid("after_key", "say of which key after_version_id is")
             after = await object_rows.version(call.tx, bucket, request.after_key, request.after_version_id)
-        place = {"after_id": after.id, "after_at": after.created_at} if after else {}
+        place: dict[str, Any] = {"after_id": after.id, "after_at": after.created_at} if after else {}
         if request.after_version_id and after is None:  # it has gone; better all of the key again than too few
             place = {"after_id": bucket.id, "after_at": NEVER}
-        page = await object_lists.versions(call.tx, asked(bucket, request, request.after_key, **place))
+        page = await object_lists.versions(call.tx, asked(call, bucket, request, request.after_key, **place))
         key, last = page.last or ("", None)
         response = pb.ListAllVersionsResponse(
-            common_prefixes=open_prefixes(call, bucket, "object", page.prefixes),
-            next_after_key=key, next_after_version_id=last["version_id"] if last else "",
+            common_prefixes=page.prefixes, next_after_key=key,
+            next_after_version_id=last["version_id"] if last else "",
         )  # fmt: skip
         object_messages.add(response.objects, bucket, page.records)
         return response
@@ -121,7 +119,8 @@ class ObjectService:
         told = object_rows.told(request.properties, request.tags)
         if not request.HasField("properties"):
             told |= {"metadata": source.metadata, "headers": source.headers}
-        if not request.HasField("tags"):
+        if source.tags and not request.HasField("tags"):
+            Question(call, request).obey(bucket, "s3:PutObjectTagging")
             told["tags"] = source.tags
         [added] = await object_versions.add(Put(
             tx=call.tx, bucket=bucket, key=request.key, if_match=request.if_match, if_none_match=request.if_none_match,
@@ -172,12 +171,12 @@ class ObjectService:
             after_id = UUID(request.after_id) if request.after_id else None
         except ValueError:
             raise invalid("after_id", "this is not the id of an upload") from None
-        page = await object_lists.uploads(call.tx, asked(bucket, request, request.after_key, after_id=after_id))
+        place = asked(call, bucket, request, request.after_key, kind=Upload.KIND, after_id=after_id)
+        page = await object_lists.uploads(call.tx, place)
         key, last = page.last or ("", None)
         return pb.ListMultipartUploadsResponse(
             uploads=[shown_upload(db.made(Upload, each)) for each in page.records],
-            common_prefixes=open_prefixes(call, bucket, "multipart_upload", page.prefixes),
-            next_after_key=key, next_after_id=str(last["id"]) if last else "",
+            common_prefixes=page.prefixes, next_after_key=key, next_after_id=str(last["id"]) if last else "",
         )  # fmt: skip
 
     async def ListParts(self, call: Call, request: pb.ListPartsRequest) -> pb.ListPartsResponse:
@@ -213,23 +212,24 @@ class ObjectService:
         )
         if not await bucket_access.may_read(self.app, call, wanted):
             raise denied("storage:read", f"object:{request.source_bucket}/{request.source_key}")
+        question = Question(call, wanted)
         async with self.app.db.reading() as tx:
-            _, row = await readable(tx, Question(call, wanted))
+            bucket, row = await readable(tx, question)
+        takes_tags = isinstance(request, pb.CopyObjectRequest) and not request.HasField("tags")
+        if takes_tags and row.tags and not question.shows(bucket, "s3:GetObjectTagging"):
+            raise ApiError("PERMISSION_DENIED", "the tags of what is copied are not yours to see; say which tags the "
+                           "copy is to have", permission="storage:read")  # fmt: skip
         object_uploads.need_here(self.app, row)
         if object_downloads.unchanged(row, request, "source_"):
             raise object_downloads.changed(row)
         return row
 
 
-def asked(bucket: Bucket, request: Any, after: str, **place: Any) -> Asked:
+def asked(call: Call, bucket: Bucket, request: Any, after: str, *, kind: str = Object.KIND, **place: Any) -> Asked:
     """The page that a request asks for."""
     return Asked(bucket_id=bucket.id, prefix=request.prefix, delimiter=request.delimiter, after=after,
-                 size=min(request.page_size or db.MOST, db.MOST), **place)  # fmt: skip
-
-
-def open_prefixes(call: Call, bucket: Bucket, kind: str, prefixes: Sequence[str]) -> list[str]:
-    """Those that the caller may see."""
-    return [each for each in prefixes if bucket_access.may_see(call, kind, "", f"{bucket.name}/{each}")]
+                 size=min(request.page_size or db.MOST, db.MOST), sees=bucket_access.seen_of(call, bucket, kind),
+                 **place)  # fmt: skip
 
 
 def denied(permission: str, what: str) -> ApiError:

@@ -33,7 +33,6 @@ from server import (
 )
 from server.bucket_access import Question
 from server.call import Call
-from server.db import Tx
 from server.errors import ApiError, invalid, not_found
 from server.object_downloads import PIECE, Plan, Unsatisfiable, described, plan
 from server.object_lists import Asked
@@ -88,13 +87,18 @@ def _sum(column: Any) -> sa.Select[Any]:
 quota.counted("buckets", 100, sa.select(sa.func.count()).select_from(Bucket.TABLE).where(_tenant, _there))
 quota.counted("objects", 1_000_000, _sum(_stored.c.objects), kept=True)
 quota.counted("object_gb", 100, _sum(sa.func.ceil(sa.cast(_stored.c.bytes, sa.Numeric) / GIB)), kept=True)
+quota.counted("multipart_uploads", 10_000, sa.select(sa.func.count()).select_from(Upload.TABLE).where(
+    Upload.TABLE.c.tenant_id == sa.bindparam("tenant_id", type_=postgresql.UUID)
+))  # fmt: skip
+quota.counted("upload_parts", 100_000, _sum(_stored.c.parts), kept=True)
 rating.metered("object", category="storage", size=lambda state: ("standard", Decimal(state["size_bytes"]) / GIB),
                billed=lambda state: not state["delete_marker"], unit="GB-second")  # fmt: skip
 
 
 class StorageService(MultipartUploads):
     def __init__(self, app: "App") -> None:
-        self.app, self._lookups = app, ObjectLookups(app.db, app.config.deadline_seconds)
+        super().__init__(app)
+        self._lookups = ObjectLookups(app.db, app.config.deadline_seconds)
         self._plain = set[str]()  # the names of buckets without a policy and without encryption, when last put into
 
     async def admits(self, call: Call, request: Any) -> bool:
@@ -140,7 +144,7 @@ class StorageService(MultipartUploads):
     async def ListObjects(self, call: Call, request: pb.ListObjectsRequest) -> pb.ListObjectsResponse:
         bucket = await readable_bucket(call.tx, request.bucket, call.tenant_id, question=Question(call, request))
         if request.prefix:
-            found, token = await _by_key(call.tx, bucket, request)
+            found, token = await _by_key(call, bucket, request)
         else:
             found, token = await object_lists.newest(
                 call.tx, _seen, size=request.page_size, token=request.page_token, bucket_id=bucket.id
@@ -323,11 +327,11 @@ class StorageService(MultipartUploads):
                            size_bytes=str(row.size_bytes)) from None  # fmt: skip
 
 
-async def _by_key(tx: Tx, bucket: Bucket, request: pb.ListObjectsRequest) -> tuple[Sequence[Any], str]:
+async def _by_key(call: Call, bucket: Bucket, request: pb.ListObjectsRequest) -> tuple[Sequence[Any], str]:
     """A page of the objects whose keys begin so, in their order, and the token of the next one: the last key."""
-    page = await object_lists.keys(tx, Asked(
+    page = await object_lists.keys(call.tx, Asked(
         bucket_id=bucket.id, prefix=request.prefix, delimiter="", after=object_rows.read_key(request.page_token),
-        size=min(request.page_size or db.MOST, db.MOST),
+        size=min(request.page_size or db.MOST, db.MOST), sees=bucket_access.seen_of(call, bucket, Object.KIND),
     ))  # fmt: skip
     return page.records, object_rows.key_token(page.last[0]) if page.last else ""
 

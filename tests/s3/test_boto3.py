@@ -1,6 +1,7 @@
 """The ordinary work of S3's clients, by boto3."""
 
 import asyncio
+import base64
 import hashlib
 import io
 import json
@@ -226,6 +227,8 @@ async def test_objects_may_come_in_parts(s3: Boto, port: Port) -> None:
     assert got["ETag"].endswith('-4"') and (got["Metadata"], got["ContentType"]) == ({"a": "1"}, "text/a")
     part = await s3.get_object(Bucket="bucket", Key="big", PartNumber=2)
     assert part["ContentLength"] == 5 * MIB and part["PartsCount"] == 4
+    seen = await s3.get_object_attributes(Bucket="bucket", Key="big", ObjectAttributes=["ObjectParts"])
+    assert seen["ObjectParts"]["TotalPartsCount"] == 4
     await asyncio.to_thread(part["Body"].read)
     id = (await s3.create_multipart_upload(Bucket="bucket", Key="copy", ChecksumAlgorithm="SHA256"))["UploadId"]
     assert [each["UploadId"] for each in (await s3.list_multipart_uploads(Bucket="bucket"))["Uploads"]] == [id]
@@ -246,6 +249,25 @@ async def test_objects_may_come_in_parts(s3: Boto, port: Port) -> None:
     id = (await s3.create_multipart_upload(Bucket="bucket", Key="none"))["UploadId"]
     await s3.abort_multipart_upload(Bucket="bucket", Key="none", UploadId=id)
     assert await s3.refused("list_parts", Bucket="bucket", Key="none", UploadId=id) == "NoSuchUpload"
+
+
+@pytest.mark.parametrize("algorithm", ["CRC64NVME", "SHA256"])
+async def test_an_upload_is_completed_with_the_checksum_of_the_object(s3: Boto, algorithm: str) -> None:
+    field = f"Checksum{algorithm}"
+    begun = await s3.create_multipart_upload(Bucket="bucket", Key="k", ChecksumAlgorithm=algorithm)
+    named = {"Bucket": "bucket", "Key": "k", "UploadId": begun["UploadId"]}
+    part = await s3.upload_part(Body=b"all of it", PartNumber=1, ChecksumAlgorithm=algorithm, **named)
+    parts = {"MultipartUpload": {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}}
+    other = await s3.put_object(Bucket="bucket", Key="other", Body=b"other", ChecksumAlgorithm=algorithm)
+    assert await s3.refused("complete_multipart_upload", **named, **parts, **{field: other[field]}) == "BadDigest"
+    wrong = {"ChecksumCRC32": "AAAAAA=="}
+    assert await s3.refused("complete_multipart_upload", **named, **parts, **wrong) == "InvalidArgument"
+    assert await s3.refused("head_object", Bucket="bucket", Key="k") == "404"
+    whole = part[field]
+    if algorithm != "CRC64NVME":
+        whole = base64.b64encode(hashlib.sha256(base64.b64decode(whole)).digest()).decode() + "-1"
+    done = await s3.complete_multipart_upload(**named, **parts, **{field: whole})
+    assert done[field] == whole and await s3.read("k") == b"all of it"
 
 
 async def test_tags_of_objects_and_buckets(s3: Boto) -> None:
@@ -305,6 +327,35 @@ async def test_a_policy_opens_a_bucket_to_others(s3: Boto, port: Port, cloud: Cl
     assert (await port.http.get(f"{port.url}/bucket/a/1")).status_code == 403
 
 
+async def test_tags_are_copied_by_who_may_read_and_write_them(
+    s3: Boto, port: Port, cloud: Cloud, bob: Person
+) -> None:  # fmt: skip
+    await s3.put_object(Bucket="bucket", Key="k", Body=b"x", Tagging="secret=1")
+    await s3.put_object(Bucket="bucket", Key="plain", Body=b"x")
+
+    async def allow(*actions: str, effect: str = "Allow") -> None:
+        statement = {"Effect": effect, "Principal": "*", "Action": actions, "Resource": "arn:aws:s3:::bucket/*"}
+        await s3.put_bucket_policy(Bucket="bucket", Policy=json.dumps({"Version": "2012-10-17",
+                                                                       "Statement": [statement]}))  # fmt: skip
+
+    await allow("s3:GetObject")
+    other = Boto((await opened(cloud, bob, port.address)).boto())
+    await other.create_bucket(Bucket="bobs")
+    copy = {"Bucket": "bobs", "Key": "k", "CopySource": "bucket/k"}
+    assert await other.refused("copy_object", **copy) == "AccessDenied"
+    assert await other.refused("head_object", Bucket="bobs", Key="k") == "404"
+    await other.copy_object(**copy, TaggingDirective="REPLACE")
+    assert (await other.get_object_tagging(Bucket="bobs", Key="k"))["TagSet"] == []
+    await other.copy_object(**copy | {"CopySource": "bucket/plain"})
+    await allow("s3:GetObject", "s3:GetObjectTagging")
+    await other.copy_object(**copy)
+    assert (await other.get_object_tagging(Bucket="bobs", Key="k"))["TagSet"] == [{"Key": "secret", "Value": "1"}]
+    await allow("s3:PutObjectTagging", effect="Deny")
+    copy = {"Bucket": "bucket", "Key": "new", "CopySource": "bucket/k"}
+    assert await s3.refused("copy_object", **copy) == "AccessDenied"
+    await s3.copy_object(**copy | {"CopySource": "bucket/plain"})
+
+
 async def test_pages_of_other_origins(s3: Boto, port: Port) -> None:
     await s3.put_object(Bucket="bucket", Key="k", Body=b"x", ACL="public-read")
     assert await s3.refused("get_bucket_cors", Bucket="bucket") == "NoSuchCORSConfiguration"
@@ -321,8 +372,12 @@ async def test_pages_of_other_origins(s3: Boto, port: Port) -> None:
     assert reply.headers["access-control-allow-origin"] == "https://a.example.com"
     assert reply.headers["access-control-allow-headers"] == "x-amz-date, range"
     assert reply.headers["access-control-max-age"] == "60"
+    again = {"access-control-request-headers": ", ".join(["RANGE"] * 2000)}
+    assert (await port.http.options(url, headers=asked | again)).headers["access-control-allow-headers"] == "range"
+    many = ",".join(f"x-amz-{number}" for number in range(51))
     for wrong in ({"origin": "https://evil.com"}, {"access-control-request-method": "PUT"},
-                  {"access-control-request-headers": "x-other"}):  # fmt: skip
+                  {"access-control-request-headers": "x-other"}, {"access-control-request-headers": many},
+                  {"access-control-request-headers": "x-am"}):  # fmt: skip
         assert (await port.http.options(url, headers=asked | wrong)).status_code == 403
     got = await port.http.get(url, headers={"origin": "https://a.example.com"})
     assert got.headers["access-control-allow-origin"] == "https://a.example.com"

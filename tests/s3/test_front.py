@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import re
 import time
 import zlib
 from itertools import product
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server import db, object_lists
 from server.s3 import chunks, errors, signature
 from server.s3.front import SUBRESOURCES
 from tests.conftest import Cloud, Person, until
@@ -121,6 +123,52 @@ async def test_a_key_that_may_only_write_only_writes(port: Port, cloud: Cloud, a
         assert code(await writer.send(method, path)) == "AccessDenied"
 
 
+async def test_a_limited_key_is_told_of_nothing_that_it_may_not_see(
+    port: Port, cloud: Cloud, ada: Person, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "MOST", 2)  # so that what is hidden is pages long
+    hidden = [f"a/secret{number}" for number in range(5)] + ["q/secret"]
+    for key in (*hidden, "pub/1", "pub/2", "z-pub/1"):
+        assert (await port.send("PUT", f"{bucket}/{key}", DATA)).status_code == 200
+        assert (await port.send("POST", f"{bucket}/{key}?uploads")).status_code == 200
+    names = [f"arn:thecloud:storage:local:*:{kind}/bucket/*pub/*" for kind in ("object", "multipart-upload")]
+    policy = {"statements": [{"effect": "Allow", "action": ["storage:read"], "resource": names}]}
+    limited = await opened(cloud, ada, port.address, policy=policy)
+
+    async def listed(query: str, tag: str, *following: tuple[str, str]) -> list[str]:
+        """What pages of one show, each begun after what the one before has told."""
+        found, more = [], ""
+        for _ in range(5):
+            reply = await limited.send("GET", f"{bucket}?{query}{more}")
+            assert reply.status_code == 200, reply.text
+            root = ElementTree.fromstring(re.sub(rb' xmlns="[^"]*"', b"", reply.content))
+            assert "secret" not in reply.text
+            found += [each.text or "" for each in root.iterfind(tag)]
+            if root.findtext("IsTruncated") == "false":
+                return found
+            told = {name: root.findtext(element) or "" for name, element in following}
+            assert "secret" not in b64decode_any(told.get("continuation-token", ""))
+            more = "".join(f"&{name}={quote(value, safe='')}" for name, value in told.items())
+        raise AssertionError(found)
+
+    both = [("key-marker", "NextKeyMarker"), ("version-id-marker", "NextVersionIdMarker")]
+    uploads = [("key-marker", "NextKeyMarker"), ("upload-id-marker", "NextUploadIdMarker")]
+    keys = ["pub/1", "pub/2", "z-pub/1"]
+    assert await listed("max-keys=1", "Contents/Key", ("marker", "Contents/Key")) == keys
+    token = ("continuation-token", "NextContinuationToken")
+    assert await listed("list-type=2&max-keys=1", "Contents/Key", token) == keys
+    assert await listed("versions&max-keys=1", "Version/Key", *both) == keys
+    assert await listed("uploads&max-uploads=1", "Upload/Key", *uploads) == keys
+    folders = ("marker", "NextMarker")
+    assert await listed("delimiter=%2F&max-keys=1", "CommonPrefixes/Prefix", folders) == ["pub/", "z-pub/"]
+    monkeypatch.setattr(object_lists, "READS", 2)
+    assert code(await limited.send("GET", f"{bucket}?max-keys=1")) == "AccessDenied"
+
+
+def b64decode_any(text: str) -> str:
+    return base64.urlsafe_b64decode(text + "==").decode(errors="replace")
+
+
 async def test_other_tenants_see_nothing(port: Port, cloud: Cloud, bob: Person, bucket: str) -> None:
     await port.send("PUT", f"{bucket}/key", DATA)
     other = await opened(cloud, bob, port.address)
@@ -198,6 +246,25 @@ async def test_a_body_without_a_length_is_refused(port: Port, bucket: str) -> No
     reply = await port.http.put(f"{port.url}{bucket}/key", content=pieces(), headers=headers)
     assert code(reply) == "MissingContentLength"
     await kept_nothing(port)
+
+
+async def test_what_is_no_text_of_http_is_no_failure_of_ours(port: Port, bucket: str) -> None:
+    reply = await port.send("PUT", f"{bucket}/key", DATA, x_amz_trailer="x-amz-checksum-crc32")
+    assert code(reply) == "InvalidRequest"
+    await kept_nothing(port)
+    await port.send("PUT", f"{bucket}/key", DATA)
+    for name in ("if-modified-since", "if-unmodified-since"):
+        for moment in ("Sun, 06 Nov 99999999999 08:49:37 GMT", "Sun, 06 Nov 1994 99:49:37 GMT", "yesterday"):
+            assert (await port.send("GET", f"{bucket}/key", **{name: moment})).content == DATA
+    at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    for names, payload in (("host;%E2%82%AC", "UNSIGNED-PAYLOAD"), ("host", "%E2%82%AC")):
+        query = (
+            f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date={at}&X-Amz-Expires=60&X-Amz-SignedHeaders={names}"
+            f"&X-Amz-Credential={port.access_key_id}/{at[:8]}/us-east-1/s3/aws4_request&X-Amz-Signature={'0' * 64}"
+            f"&X-Amz-Content-Sha256={payload}"
+        )
+        reply = await port.http.send(raw(port.url, "GET", f"{bucket}/key?{query}", b"", {}))
+        assert code(reply) == "AuthorizationQueryParametersError"
 
 
 async def at_once(address: str, request: httpx.Request, path: str) -> bytes:
