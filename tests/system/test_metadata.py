@@ -93,7 +93,8 @@ async def test_software_in_a_container_uses_it_without_a_route_of_the_subnet(cli
     made = await client.person.running(name="web-01", subnet_id=subnet)
     container = (await client.cloud.container(made["id"]))["Id"]
     script = f"""
-        token=$(printf 'PUT /latest/api/token HTTP/1.0\\r\\n{TTL}: 60\\r\\n\\r\\n' | nc -w 2 {METADATA} 80 | tail -n 1)
+        ask() {{ printf 'PUT /latest/api/token HTTP/1.0\\r\\n{TTL}: 60\\r\\n\\r\\n'; sleep 2; }}
+        token=$(ask | nc -w 5 {METADATA} 80 | tail -n 1)
         wget -q -O - --header "{TOKEN}: $token" http://{METADATA}/latest/meta-data/instance-id
     """
 
@@ -101,7 +102,7 @@ async def test_software_in_a_container_uses_it_without_a_route_of_the_subnet(cli
         command = ["docker", "exec", container, "sh", "-c", script]
         return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
 
-    # A question that is asked before there is who answers is waited for in vain.
+    # It waits for the answer before it closes: who closes first may get none.
     await until(lambda: asyncio.to_thread(lambda: output() == made["id"]), 30)
 
 
