@@ -229,12 +229,13 @@ def may_see(call: Call, kind: str, id: str, name: str) -> bool:
 
 
 def seen_of(call: Call, bucket: Bucket, kind: str) -> Callable[[Any], bool] | None:
-    """What tells whether a list in the order of keys shows a record to the caller; None where it shows all."""
+    """What tells whether a list shows a record, of a key or a common prefix, to the caller; None where it shows all."""
     if call.access.always("storage:read"):
         return None
 
     def sees(record: Any) -> bool:
-        id, name = ("", record["common"]) if record["common"] else (str(record["id"]), record["key"])
+        common = record.get("common")
+        id, name = ("", common) if common else (str(record["id"]), record["key"])
         return may_see(call, kind, id, f"{bucket.name}/{name}")
 
     return sees
@@ -242,6 +243,5 @@ def seen_of(call: Call, bucket: Bucket, kind: str) -> Callable[[Any], bool] | No
 
 def open_records(call: Call, bucket: Bucket, records: Sequence[Any]) -> Sequence[Any]:
     """Those of objects that the caller may see."""
-    if call.access.always("storage:read"):
-        return records
-    return [each for each in records if may_see(call, Object.KIND, each["id"], f"{bucket.name}/{each['key']}")]
+    sees = seen_of(call, bucket, Object.KIND)
+    return records if sees is None else [*filter(sees, records)]
